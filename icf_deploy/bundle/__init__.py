@@ -1,0 +1,1 @@
+"""The bundle, which is what gets shipped: `manifest` says what it holds, `store` opens and writes it."""

@@ -1,0 +1,1 @@
+"""How far colours are from other colours: `metrics` per picture, `drift` per engine, `budget` for what is allowed."""

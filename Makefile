@@ -41,5 +41,8 @@ unit: $(INSTALLED)/.ready
 
 test: lint types unit
 
+demo: $(VENV)/.ready
+	$(BIN)/python scripts/demo.py
+
 clean:
 	rm -rf build demo .mypy_cache .ruff_cache .pytest_cache

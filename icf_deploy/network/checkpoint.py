@@ -119,7 +119,7 @@ def save_checkpoint(
         header["ddcolor"] = json.dumps(vars(detect_ddcolor(str(path), _official_names(state))))
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_bytes(save(state, metadata=header))
+        temporary.write_bytes(_in_order(save(state, metadata=header)))
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -155,6 +155,16 @@ def detect_ddcolor(name: str, state: Mapping[str, Tensor]) -> DDColorConfig:
         )
     except IndexError:
         raise CheckpointError(f"{name}: a tensor that tells DDColor's variant has too few dimensions") from None
+
+
+def _in_order(data: bytes) -> bytes:
+    """The same safetensors file with its metadata sorted: the library writes it in random order, and hashes would differ."""
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # the format aligns the tensors to 8 bytes
+    return len(text).to_bytes(8, "little") + text + data[end:]
 
 
 def _tensors(name: str, data: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -163,6 +163,13 @@ def test_our_own_file_round_trips_exactly(tmp_path: Path) -> None:
         assert torch.equal(value, again.state_dict()[key]), key
 
 
+def test_equal_networks_give_equal_files(tmp_path: Path) -> None:
+    network = build("icf-edge")
+    notes = {f"note {i}": str(i) for i in range(12)}
+    files = [save_checkpoint(network, tmp_path / f"{i}.safetensors", metadata=notes).read_bytes() for i in range(4)]
+    assert len(set(files)) == 1
+
+
 def test_half_precision_rounds_to_fp16_and_loads_as_float32(tmp_path: Path) -> None:
     network = build("icf-edge").eval()
     full = save_checkpoint(network, tmp_path / "full.safetensors")

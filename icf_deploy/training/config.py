@@ -1,0 +1,117 @@
+"""What a training run is told. Free of torch, so that `icf-deploy train --help` stays quick."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from icf_deploy.errors import UsageError
+
+PRECISIONS = ("auto", "bf16", "fp32")
+DEFAULT_PRESET = "icf-edge"
+SIZE_MULTIPLE = 32  # pixels; the backbones halve five times
+# Fields that may change between the first part of a run and its resumption: they do not touch the trained weights.
+RESUME_MAY_CHANGE = frozenset(
+    {"photos", "output", "resume", "overwrite", "log_dir", "minutes", "steps", "validate_every", "validation_photos", "gain"}
+)
+
+
+def _option(default: Any, text: str) -> Any:
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One training run. The help text of a field is the help text of its command-line option."""
+
+    photos: tuple[Path, ...] = field(
+        metadata={"help": "Folder of colour photos, walked recursively; may be given more than once."}
+    )
+    output: Path = field(metadata={"help": "Checkpoint to write (.safetensors)."})
+    preset: str | None = field(default=None, metadata={"help": "Network to train: icf-edge, or what --from holds."})
+    steps: int | None = _option(None, "Optimiser steps of the whole run.")
+    minutes: float | None = _option(None, "Length of the run; turned into steps once, at the start, by timing real steps.")
+    batch: int = _option(24, "Crops per step.")
+    crop: int = _option(128, "Side of a training crop in pixels, a multiple of 32.")
+    lr: float = _option(2e-3, "Peak learning rate of everything but the backbone.")
+    backbone_lr: float = _option(3e-4, "Peak learning rate of the pretrained backbone.")
+    weight_decay: float = _option(0.01, "AdamW weight decay; never on norms and biases.")
+    warmup: int = _option(150, "Steps over which the learning rate rises (at most a tenth of the run).")
+    clip: float = _option(20.0, "Largest gradient norm; longer gradients are scaled down to it.")
+    ema: float = _option(0.998, "Decay of the averaged weights, which are what is validated and saved.")
+    loss: str = _option("vivid", "Loss: vivid, huber or paper.")
+    mse_weight: float = _option(1.0, "paper: weight of the MSE on RGB in 0..1.")
+    ssim_weight: float = _option(0.1, "paper: weight of 1 - SSIM on RGB.")
+    huber_beta: float = _option(8.0, "huber, vivid: ab error at which the loss turns from square to linear.")
+    chroma_boost: float = _option(1.15, "vivid: factor on the true chroma that the network aims at.")
+    colourfulness_weight: float = _option(0.02, "vivid: weight of the colourfulness that the prediction lacks.")
+    gain: float = _option(1.0, "Factor on the predicted chroma, folded into the saved weights.")
+    seed: int = _option(0, "Seed of initial weights, photo order, augmentation and dropout.")
+    holdout: tuple[str, ...] = _option(
+        (), "Source (file name before its last _NNNN; * allowed) kept for validation; repeatable."
+    )
+    validation_photos: int = _option(96, "Most held-out photos that a validation looks at.")
+    validate_every: int = _option(500, "Steps between two validations; the run can be resumed from each.")
+    from_checkpoint: Path | None = field(
+        default=None, metadata={"help": "Checkpoint to fine-tune, instead of ImageNet weights."}
+    )
+    pretrained: bool = _option(True, "Start the backbone of icf-edge from its ImageNet weights.")
+    resume: bool = _option(False, "Go on with the interrupted run of this output.")
+    overwrite: bool = _option(False, "Replace an existing output, and forget an interrupted run of it.")
+    threads: int = _option(1, "Threads that PyTorch computes with.")
+    precision: str = _option(
+        "auto", "Number format of the network's forward pass: bf16 (autocast), fp32, or auto: bf16 where the device has it."
+    )
+    device: str = _option("cpu", "PyTorch device, such as cpu or cuda.")
+    log_dir: Path | None = field(default=None, metadata={"help": "Folder for TensorBoard logs."})
+
+    def check(self) -> None:
+        """Raise UsageError for options that make no sense, before any work is done."""
+        if self.resume and self.overwrite:
+            raise UsageError("--resume goes on with an interrupted run and --overwrite forgets it: give one of them")
+        if not self.resume and (self.steps is None) == (self.minutes is None):
+            raise UsageError("say how long to train: either --steps N or --minutes M")
+        for name in ("steps", "minutes", "batch", "lr", "backbone_lr", "clip", "huber_beta", "gain", "validate_every",
+                     "validation_photos", "threads"):  # fmt: skip
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise UsageError(f"--{name.replace('_', '-')} must be above 0, not {value}")
+        if self.batch < 2:  # noqa: PLR2004 - BatchNorm needs two samples
+            raise UsageError(f"--batch must be at least 2 (BatchNorm needs it), not {self.batch}")
+        if self.crop < SIZE_MULTIPLE or self.crop % SIZE_MULTIPLE:
+            raise UsageError(f"--crop must be a multiple of {SIZE_MULTIPLE}, not {self.crop}")
+        if not 0 <= self.ema < 1:
+            raise UsageError(f"--ema must be at least 0 and below 1, not {self.ema}")
+        if self.precision not in PRECISIONS:
+            raise UsageError(f"--precision is one of {', '.join(PRECISIONS)}, not {self.precision!r}")
+        if self.output.suffix != ".safetensors":
+            raise UsageError(
+                f"{self.output}: a checkpoint ends in .safetensors; try -o {self.output.with_suffix('.safetensors')}"
+            )
+
+    def with_preset(self) -> TrainConfig:
+        """Return the same with the default preset filled in, where neither a preset nor a checkpoint says what to train."""
+        return self if self.preset or self.from_checkpoint else replace(self, preset=DEFAULT_PRESET)
+
+    def recorded(self) -> dict[str, Any]:
+        """Return the options as JSON values, as the state file and the checkpoint's metadata keep them."""
+        return {name: _plain(value) for name, value in asdict(self).items()}
+
+    def computation(self) -> dict[str, Any]:
+        """Return the options that decide what is computed, apart from its length: the same for every part of a run."""
+        return {name: value for name, value in self.recorded().items() if name not in RESUME_MAY_CHANGE}
+
+    def differences(self, recorded: dict[str, Any]) -> list[str]:
+        """Name the options in which `recorded` asks for another computation than this configuration."""
+        return [
+            f"--{name.replace('_', '-')} was {recorded.get(name)!r}, is {value!r}"
+            for name, value in self.computation().items()
+            if recorded.get(name) != value
+        ]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value)
+    return [_plain(item) for item in value] if isinstance(value, tuple | list) else value

@@ -1,0 +1,51 @@
+"""Where a run's network comes from, and where it goes."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+
+import torch
+
+from icf_deploy.errors import UsageError, WorkError
+from icf_deploy.network.checkpoint import load_checkpoint, save_checkpoint
+from icf_deploy.network.network import ColorizationNetwork
+from icf_deploy.network.presets import EDGE_PRESET, build, pretrained_backbone
+from icf_deploy.training.config import DEFAULT_PRESET, TrainConfig
+
+
+def initial_network(config: TrainConfig) -> ColorizationNetwork:
+    """The network that training starts with: a checkpoint of either family, or a preset with random or ImageNet weights.
+
+    Raises CheckpointError for a checkpoint that is none, UsageError where options do not fit the network.
+    """
+    if config.from_checkpoint is not None:
+        network = load_checkpoint(config.from_checkpoint)
+        if config.preset not in (None, network.preset):
+            raise UsageError(f"{config.from_checkpoint} is a {network.preset}, not a {config.preset}: leave --preset out")
+        network.requires_grad_(True)
+    else:
+        network = build(config.preset or DEFAULT_PRESET)
+        if config.pretrained and network.preset == EDGE_PRESET:
+            pretrained_backbone(network)
+    if config.gain != 1 and not hasattr(network.fusion, "scale_chroma"):
+        raise UsageError(
+            f"--gain {config.gain}: only {EDGE_PRESET} can fold it into its weights; leave it out for {network.preset}"
+        )
+    return network
+
+
+def save_network(network: ColorizationNetwork, config: TrainConfig, metadata: dict[str, str]) -> None:
+    """Fold the gain into `network` and write the checkpoint with what is known about its training.
+
+    Raises WorkError where the disk does not take it; a checkpoint that was there before is then still whole.
+    """
+    if config.gain != 1:
+        network.scale_chroma(config.gain)
+    versions = {"icf_deploy": version("icf-deploy"), "torch": torch.__version__}
+    try:
+        save_checkpoint(network, config.output, metadata={**versions, **metadata}, overwrite=True)
+    except OSError as error:
+        raise WorkError(
+            f"{config.output}: the checkpoint could not be written ({error.strerror or error}); "
+            "free some disk space and use --resume, which has nothing left to compute"
+        ) from error

@@ -6,7 +6,7 @@ import datetime
 import hashlib
 import importlib.metadata
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,12 +14,14 @@ import numpy as np
 import onnx
 import torch
 
-from icf_deploy.bundle.manifest import Parity, Provenance, Source
+from icf_deploy.bundle.manifest import Lowering, Parity, Provenance, SkippedRewrite, Source
 from icf_deploy.bundle.reference import ReferenceSet
 from icf_deploy.bundle.replacement import check_output
 from icf_deploy.bundle.store import SHIPPED_CHECKPOINT, Bundle, NewGraph, write_bundle
 from icf_deploy.errors import ParityError, UsageError
 from icf_deploy.export.graph import example_gray, to_onnx
+from icf_deploy.export.lowering.network_pass import lower_network
+from icf_deploy.export.lowering.rewrite import Outcome
 from icf_deploy.export.reference import PHOTO_FOLDER, reference_set
 from icf_deploy.network.checkpoint import load_checkpoint
 from icf_deploy.network.network import SIZE_MULTIPLE, ColorizationNetwork
@@ -57,6 +59,8 @@ def export_bundle(
     size: tuple[int, int] = DEFAULT_SIZE,
     overwrite: bool = False,
     with_checkpoint: bool = False,
+    lowering: bool = True,
+    keep: Collection[str] = (),
     command: str = "",
     progress: Progress | None = None,
 ) -> Bundle:
@@ -64,7 +68,8 @@ def export_bundle(
 
     source: a checkpoint file, or a preset that has shipped weights (None: `icf-edge`). output: default `./PRESET.icf`.
     size: (H, W) in pixels that the graph computes at, multiples of 32. with_checkpoint: put the weights in as well, so that
-    `--engine pytorch` runs from the bundle. command: the command line, for the provenance.
+    `--engine pytorch` runs from the bundle. lowering: apply the exact rewrites; keep: names of rewrites to leave out.
+    command: the command line, for the provenance.
 
     Raises UsageError for a size or preset that makes no sense, CheckpointError for a file that is no checkpoint, WorkError
     for an output that exists (`overwrite`), ParityError for a graph that does not agree with PyTorch: then nothing is written.
@@ -81,10 +86,15 @@ def export_bundle(
 
     say(f"reference set: PyTorch float32 at {size[0]}x{size[1]}")
     reference = reference_set(network, size)
+    module, record = network, Lowering()
+    if lowering:
+        say("lowering: exact rewrites")
+        lowered = lower_network(network, size, keep=keep)
+        module, record = lowered.network, _record(lowered.outcomes)
     say("exporting to ONNX")
-    model = to_onnx(network, (example_gray(size),))
+    model = to_onnx(module, (example_gray(size),))
     data = model.SerializeToString(deterministic=True)
-    graph = NewGraph(name="fp32", data=data, recipe="fp32", size=size)
+    graph = NewGraph(name="fp32", data=data, recipe="fp32", size=size, lowering=record)
     say("checking the graph against PyTorch on real photos")
     parity = check_parity(data, reference, network, size)
     return write_bundle(
@@ -142,6 +152,14 @@ def checkpoint_bytes(checkpoint: Checkpoint) -> bytes:
         return checkpoint.data
     with tempfile.TemporaryDirectory() as folder:
         return save_checkpoint(checkpoint.network, Path(folder) / "checkpoint.safetensors").read_bytes()
+
+
+def _record(outcomes: Sequence[Outcome]) -> Lowering:
+    """What the manifest says about the rewrites."""
+    return Lowering(
+        applied=tuple(outcome.name for outcome in outcomes if outcome.applied),
+        skipped=tuple(SkippedRewrite(outcome.name, outcome.reason) for outcome in outcomes if not outcome.applied),
+    )
 
 
 def provenance(source: Source | None, command: str) -> Provenance:

@@ -13,7 +13,19 @@ DEFAULT_PRESET = "icf-edge"
 SIZE_MULTIPLE = 32  # pixels; the backbones halve five times
 # Fields that may change between the first part of a run and its resumption: they do not touch the trained weights.
 RESUME_MAY_CHANGE = frozenset(
-    {"photos", "output", "resume", "overwrite", "log_dir", "minutes", "steps", "validate_every", "validation_photos", "gain"}
+    {
+        "photos",
+        "output",
+        "resume",
+        "overwrite",
+        "log_dir",
+        "minutes",
+        "steps",
+        "validate_every",
+        "validation_photos",
+        "gain",
+        "half",
+    }
 )
 
 
@@ -47,6 +59,7 @@ class TrainConfig:
     chroma_boost: float = _option(1.15, "vivid: factor on the true chroma that the network aims at.")
     colourfulness_weight: float = _option(0.02, "vivid: weight of the colourfulness that the prediction lacks.")
     gain: float = _option(1.0, "Factor on the predicted chroma, folded into the saved weights.")
+    half: bool = _option(False, "Save the weights in fp16: half the size, as the shipped checkpoint.")
     seed: int = _option(0, "Seed of initial weights, photo order, augmentation and dropout.")
     holdout: tuple[str, ...] = _option(
         (), "Source (file name before its last _NNNN; * allowed) kept for validation; repeatable."

@@ -43,7 +43,7 @@ def save_network(network: ColorizationNetwork, config: TrainConfig, metadata: di
         network.scale_chroma(config.gain)
     versions = {"icf_deploy": version("icf-deploy"), "torch": torch.__version__}
     try:
-        save_checkpoint(network, config.output, metadata={**versions, **metadata}, overwrite=True)
+        save_checkpoint(network, config.output, metadata={**versions, **metadata}, half=config.half, overwrite=True)
     except OSError as error:
         raise WorkError(
             f"{config.output}: the checkpoint could not be written ({error.strerror or error}); "

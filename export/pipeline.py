@@ -20,8 +20,7 @@ from icf_deploy.bundle.replacement import check_output
 from icf_deploy.bundle.store import SHIPPED_CHECKPOINT, Bundle, NewGraph, write_bundle
 from icf_deploy.errors import ParityError, UsageError
 from icf_deploy.export.graph import example_gray, to_onnx
-from icf_deploy.export.lowering.network_pass import lower_network
-from icf_deploy.export.lowering.rewrite import Outcome
+from icf_deploy.export.lowering import Outcome, check_names, lower, lower_graph
 from icf_deploy.export.reference import PHOTO_FOLDER, reference_set
 from icf_deploy.network.checkpoint import load_checkpoint
 from icf_deploy.network.network import SIZE_MULTIPLE, ColorizationNetwork
@@ -86,15 +85,20 @@ def export_bundle(
 
     say(f"reference set: PyTorch float32 at {size[0]}x{size[1]}")
     reference = reference_set(network, size)
-    module, record = network, Lowering()
+    check_names(keep)
+    module, outcomes = network, []
     if lowering:
         say("lowering: exact rewrites")
-        lowered = lower_network(network, size, keep=keep)
-        module, record = lowered.network, _record(lowered.outcomes)
+        lowered = lower(network, size, keep=keep)
+        module, outcomes = lowered.network, list(lowered.outcomes)
     say("exporting to ONNX")
     model = to_onnx(module, (example_gray(size),))
+    if lowering:
+        lowered_graph = lower_graph(model, keep=keep)
+        model = lowered_graph.model
+        outcomes += lowered_graph.outcomes
     data = model.SerializeToString(deterministic=True)
-    graph = NewGraph(name="fp32", data=data, recipe="fp32", size=size, lowering=record)
+    graph = NewGraph(name="fp32", data=data, recipe="fp32", size=size, lowering=_record(outcomes))
     say("checking the graph against PyTorch on real photos")
     parity = check_parity(data, reference, network, size)
     return write_bundle(

@@ -9,7 +9,6 @@ Importing the package loads neither NumPy nor an engine; `load` does.
 
 from __future__ import annotations
 
-import logging
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -45,8 +44,6 @@ __all__ = [
     "load",
 ]
 
-_log = logging.getLogger(__name__)
-
 
 def load(
     bundle: str | os.PathLike[str] | None = None,
@@ -54,25 +51,28 @@ def load(
     *,
     threads: int | None = None,
     expect_digest: str | None = None,
+    trust_engines: bool = False,
 ) -> Colorizer:
     """Open a bundle and an engine for it.
 
-    bundle: path of the bundle; None takes the shipped `icf-edge`.
-    engine: its name, such as "ort"; None takes the first that can run here. A named engine never becomes another one.
+    bundle: path of the bundle, a folder or one file; None takes the shipped `icf-edge`.
+    engine: its name, such as "ort"; None takes the first that can run it here, and logs which one and why. A named engine
+    never becomes another one.
     threads: how many work on one photo, in the engine and around it; None is one per physical core.
     expect_digest: the SHA-256 of the bundle's manifest, where the bundle may come from somebody else.
+    trust_engines: also use engines that lie in the bundle. They are machine code of whoever made it.
     Returns a Colorizer, to be used in a `with` block or closed. Raises IntegrityError (no readable bundle), UsageError
     (unknown engine), EngineUnavailableError (its package is missing here), ArtefactError (bundle and engine do not fit).
     """
-    from icf_deploy.bundle.store import open_bundle
+    from icf_deploy.bundle.opening import open_bundle
+    from icf_deploy.choice import open_best, open_named
     from icf_deploy.colorizer import BundleInfo, Colorizer
-    from icf_deploy.runtimes import registry
 
-    opened = open_bundle(bundle, expect_digest=expect_digest)
-    chosen = engine if engine is not None else registry.default_engine(opened)
-    why = "as asked" if engine is not None else f"the first that can run it of {', '.join(registry.preferred())}"
-    _log.info("engine %s for %s: %s", chosen, opened.path, why)
-    session = registry.open_session(opened, chosen, threads=threads)
+    opened = open_bundle(bundle, expect_digest=expect_digest, trust_engines=trust_engines)
+    if engine is not None:
+        chosen, session = open_named(opened, engine, threads=threads)
+    else:
+        chosen, session = open_best(opened, threads=threads)
     try:
         info = BundleInfo(opened.path, opened.manifest.preset, opened.digest)
         stride = session.size[0] // session.output_size[0]

@@ -9,10 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from icf_deploy.runtimes.cache_entry import EngineKey
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -87,7 +90,10 @@ class Session(Protocol):
 
     @property
     def formats(self) -> Mapping[str, int]:
-        """Number formats that were executed, and how many nodes ran in each, e.g. {"fp32": 212}."""
+        """Number formats that were executed, and how many nodes ran in each, e.g. {"fp32": 212}.
+
+        "unreported" counts nodes of which the engine doesn't tell.
+        """
         ...
 
     def run(self, gray: FloatArray) -> FloatArray:
@@ -113,7 +119,7 @@ class Runtime(Protocol):
         ...
 
     def devices(self) -> tuple[str, ...]:
-        """Devices that a `Target` may name here; the first is the default."""
+        """Devices that a `Target` may name here, on this machine; the first is the default."""
         ...
 
     def formats(self, device: str) -> tuple[str, ...]:
@@ -126,4 +132,24 @@ class Runtime(Protocol):
 
     def open(self, engine: Engine) -> Session:
         """Load what `build` made. Raises ArtefactError for an engine of another runtime."""
+        ...
+
+
+@runtime_checkable
+class KnowsDevices(Protocol):
+    """A runtime that can name devices which are not here: a name like `ort:cuda` is then understood without the engine."""
+
+    known: tuple[str, ...]
+    """Every device that a `Target` may name on some machine; the first is the default."""
+
+
+@runtime_checkable
+class KeepsEngines(Protocol):
+    """A runtime that keeps what it compiles in the cache of this device."""
+
+    def cache_key(self, graph: Graph, target: Target) -> EngineKey | None:
+        """Under what the engine of `graph` on `target` is kept; None where that target's engines are not kept.
+
+        Raises as `Runtime.build`.
+        """
         ...

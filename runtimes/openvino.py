@@ -1,23 +1,41 @@
-"""OpenVINO on the CPU.
+"""OpenVINO on a CPU, a GPU or an NPU.
 
-Left alone it runs an fp32 graph in bf16 where the CPU can, so the precision hint is always pinned, and each node's format is
-read back from the compiled model. Two devices, which differ only in that hint: `cpu` computes what the graph says, `cpu-bf16`
-computes in bf16 what the graph leaves in fp32, except for a few kinds of node that OpenVINO keeps in fp32.
+Two devices are the CPU, and differ only in the precision hint: `cpu` computes what the graph says, `cpu-bf16` computes in bf16
+what the graph leaves in fp32, except for a few kinds of node that OpenVINO keeps in fp32. What was executed is read back from
+the compiled model, node by node.
 """
 
 from __future__ import annotations
 
-import queue
+import hashlib
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
-from icf_deploy.errors import ArtefactError, WorkError
+import numpy as np
+
+from icf_deploy.errors import ArtefactError, EngineUnavailableError, WorkError
 from icf_deploy.runtimes.base import Availability, Engine, FloatArray, Graph, Target
-from icf_deploy.runtimes.cores import thread_count
+from icf_deploy.runtimes.cache_entry import EngineKey
+from icf_deploy.runtimes.openvino_compile import (
+    CPU,
+    CPU_BF16,
+    GPU,
+    NPU,
+    cache_key,
+    compile_cached,
+    first_line,
+    is_cpu,
+    plan_for,
+    precision_of,
+    version,
+)
+from icf_deploy.runtimes.pool import Pool
 from icf_deploy.runtimes.session import (
     AB_CHANNELS,
     GRAY_CHANNELS,
+    UNREPORTED,
     EngineSession,
     require_available,
     require_device,
@@ -28,10 +46,8 @@ if TYPE_CHECKING:
     import openvino
 
 INSTALL = "pip install 'icf-deploy[openvino]'"
-CPU, CPU_BF16 = "cpu", "cpu-bf16"
-# Our names of formats, and the capability that OpenVINO lists for a CPU that computes them (every CPU computes fp32).
+# Our names of formats, and the capability that OpenVINO lists for a device that computes them. Every CPU computes fp32.
 CAPABILITY = {"fp32": "FP32", "bf16": "BF16", "fp16": "FP16", "int8": "INT8"}
-HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 FORMAT_OF_PRECISION = {"f32": "fp32", "bf16": "bf16", "f16": "fp16", "i8": "int8", "u8": "int8", "f64": "fp64"}
 # Layers that convert a format, or only move data: no arithmetic of the network happens in them.
 CONVERTING = {"Input", "Output", "Const", "Convert", "Reorder", "FakeQuantize"}
@@ -41,16 +57,17 @@ NOT_COMPUTING = CONVERTING | RESHAPING | COPYING
 
 
 class OpenvinoRuntime:
-    """OpenVINO's CPU plugin. `build` keeps the graph as it is; it is compiled when it is opened."""
+    """OpenVINO. `build` keeps the graph as it is; opening it compiles it, or takes the compiled model from the cache."""
 
     name = "openvino"
+    known = (CPU, CPU_BF16, GPU, NPU)
 
     def available(self) -> Availability:
         """Whether it imports, and its version."""
         try:
             import openvino  # noqa: F401  # whether it can be
 
-            return Availability(True, _version())
+            return Availability(True, version())
         except ModuleNotFoundError as error:
             if error.name == "openvino":
                 return Availability(False, reason="openvino is not installed", install=INSTALL)
@@ -59,39 +76,59 @@ class OpenvinoRuntime:
             return Availability(False, reason=f"openvino is installed but does not work: {error}", install=INSTALL)
 
     def devices(self) -> tuple[str, ...]:
-        """`cpu`: as the graph says. `cpu-bf16`: bf16 for what the graph leaves in fp32."""
-        return (CPU, CPU_BF16)
+        """`cpu`: as the graph says. `cpu-bf16`: bf16 for what the graph leaves in fp32. `gpu`, `npu` where there is one.
+
+        Of several GPUs `gpu` is the first, and each has a name such as `gpu.1`.
+        """
+        if not self.available().ok:
+            return (CPU, CPU_BF16)
+        names = _device_names()
+        first = [family for family in (GPU, NPU) if f"{family}.0" in names and family not in names]
+        return (CPU, CPU_BF16, *first, *(name for name in names if name != CPU))
 
     def formats(self, device: str) -> tuple[str, ...]:
-        """What this CPU computes in instructions of its own, by OpenVINO's list; on `cpu-bf16` no fp16."""
-        require_device(self, device)
-        self._require_engine()
-        capabilities = _capabilities()
+        """What this device computes in instructions of its own, by OpenVINO's list; on `cpu-bf16` no fp16."""
+        self._require_here(device)
+        capabilities = _capabilities("CPU" if is_cpu(device) else device.upper())
         found = [name for name, capability in CAPABILITY.items() if capability in capabilities]
-        return tuple(name for name in found if device == CPU or name != "fp16")
+        return tuple(name for name in found if device != CPU_BF16 or name != "fp16")
 
     def build(self, graph: Graph, target: Target) -> Engine:
         """Check that the recipe would be executed as asked. ArtefactError if not; EngineUnavailableError without the engine."""
-        require_device(self, target.device)
-        self._require_engine()
-        precision = _precision(graph, target.device)
-        executed = self.formats(CPU)
+        self._require_here(target.device)
+        precision = precision_of(graph, target.device)
+        executed = self.formats(CPU if is_cpu(target.device) else target.device)
         missing = sorted((graph.formats | {precision}) - set(executed))
         if missing:
             raise ArtefactError(
-                f"OpenVINO would not execute {', '.join(missing)} on this CPU (recipe {graph.recipe}, device {target.device}); "
-                f"it computes {', '.join(executed)}. Choose a graph of those formats, or another engine"
+                f"OpenVINO would not execute {', '.join(missing)} on this {target.device.partition('-')[0].upper()} "
+                f"(recipe {graph.recipe}, device {target.device}); it computes {', '.join(executed)}. Choose a graph of those "
+                "formats, or another engine"
             )
         return Engine(self.name, target, graph, graph.data)
 
     def open(self, engine: Engine) -> OpenvinoSession:
         """Compile the graph. ArtefactError with the engine's message where it does not compile, or not as asked."""
         require_own(engine, self)
-        self._require_engine()
+        self._require_here(engine.target.device)
         return OpenvinoSession(engine)
 
-    def _require_engine(self) -> None:
+    def cache_key(self, graph: Graph, target: Target) -> EngineKey | None:
+        """Under what the compiled model is kept; None for a GPU and an NPU."""
+        self.build(graph, target)
+        return cache_key(graph, target)
+
+    def _require_here(self, device: str) -> None:
+        """UsageError for a name that is none, EngineUnavailableError without the engine or the device."""
+        if not is_cpu(device):
+            require_device(self, device)
         require_available(self, "openvino", "Core")
+        if not is_cpu(device) and device not in self.devices():
+            raise EngineUnavailableError(
+                f"engine openvino:{device}: OpenVINO finds no {device.upper()} on this machine, it finds "
+                f"{', '.join(name.upper() for name in _device_names())}. Install the driver of the {device.upper()}, "
+                "or choose openvino:cpu"
+            )
 
 
 class OpenvinoSession(EngineSession):
@@ -99,16 +136,17 @@ class OpenvinoSession(EngineSession):
 
     def __init__(self, engine: Engine) -> None:
         super().__init__(engine.graph)
-        precision = _precision(engine.graph, engine.target.device)
-        self._model = _compile(engine.data, precision, thread_count(engine.target.threads))
+        graph, target = engine.graph, engine.target
+        self._photo_by_photo = plan_for(graph, target).photo_by_photo
+        self._model = compile_cached(_graph_of(engine), target)
         _require_gray_to_ab(self._model, self.size, self.output_size)
         self._formats = _executed_formats(self._model)
-        # What was asked for and never ran is refused here, whatever the CPU claims about itself.
-        missing = sorted((engine.graph.formats | {precision}) - {"fp32"} - set(self._formats))
-        if missing:
+        # What was asked for and never ran is refused here, whatever the device claims about itself.
+        missing = sorted((graph.formats | {precision_of(graph, target.device)}) - {"fp32"} - set(self._formats))
+        if missing and UNREPORTED not in self._formats:
             ran = ", ".join(f"{name} x {count}" for name, count in self._formats.items())
-            raise ArtefactError(f"OpenVINO did not execute {', '.join(missing)} (recipe {engine.graph.recipe}); it ran {ran}")
-        self._idle: queue.LifoQueue[openvino.InferRequest] = queue.LifoQueue()
+            raise ArtefactError(f"OpenVINO did not execute {', '.join(missing)} (recipe {graph.recipe}); it ran {ran}")
+        self._requests: Pool[openvino.InferRequest] = Pool(self._model.create_infer_request)
 
     @property
     def formats(self) -> Mapping[str, int]:
@@ -116,66 +154,45 @@ class OpenvinoSession(EngineSession):
         return dict(self._formats)
 
     def _compute(self, gray: FloatArray) -> FloatArray:
-        try:
-            request = self._idle.get_nowait()
-        except queue.Empty:
-            request = self._model.create_infer_request()
-        try:
-            # The input is only read; the output is a copy, since the request's own memory goes to the next caller.
-            return cast("FloatArray", request.infer({0: gray}, share_inputs=True, share_outputs=False)[0])
-        except RuntimeError as error:
-            raise WorkError(f"OpenVINO failed on a batch of {len(gray)}: {_first_line(error)}") from error
-        finally:
-            self._idle.put(request)
+        with self._requests.borrow() as request:
+            try:
+                if not self._photo_by_photo:
+                    return _infer(request, gray)
+                return np.concatenate([_infer(request, photo[None]) for photo in gray])
+            except RuntimeError as error:
+                raise WorkError(f"OpenVINO failed on a batch of {len(gray)}: {first_line(error)}") from error
 
     def _release(self) -> None:
-        while not self._idle.empty():
-            self._idle.get_nowait()
-        del self._model
+        self._requests.drain()
+        del self._model, self._requests
 
 
-def _precision(graph: Graph, device: str) -> str:
-    """The format that the hint pins: that of the nodes which the graph itself doesn't convert.
-
-    A graph that mixes bf16 with fp32 runs as written under fp32, since bf16 Casts are obeyed there. fp16 Casts are not: such
-    a mix would run in fp32 or in fp16 throughout, so it is refused.
-    """
-    wide = graph.formats - {"int8"}
-    if "fp16" in wide:
-        if wide != {"fp16"} or device != CPU:
-            raise ArtefactError(
-                f"OpenVINO computes fp16 in the whole graph or nowhere: recipe {graph.recipe} on device {device} would not "
-                "run as asked. Choose device cpu and a graph in fp16 throughout, or one of fp32, bf16 and int8"
-            )
-        return "fp16"
-    return "bf16" if device == CPU_BF16 or wide == {"bf16"} else "fp32"
+def _graph_of(engine: Engine) -> Graph:
+    """The graph with the engine's own bytes, which are the graph's unless somebody has changed them since `build`."""
+    graph = engine.graph
+    if engine.data is graph.data:
+        return graph
+    return replace(graph, data=engine.data, sha256=hashlib.sha256(engine.data).hexdigest())
 
 
-def _version() -> str:
+def _infer(request: openvino.InferRequest, gray: FloatArray) -> FloatArray:
+    # The input is only read; the output is a copy, since the request's own memory goes to the next caller.
+    return cast("FloatArray", request.infer({0: gray}, share_inputs=True, share_outputs=False)[0])
+
+
+def _device_names() -> tuple[str, ...]:
+    """Our names of what OpenVINO finds here: `cpu`, `gpu.0`, `npu`."""
     import openvino
 
-    return str(openvino.__version__).split("-", maxsplit=1)[0]
+    return tuple(
+        name.lower() for name in openvino.Core().available_devices if name.partition(".")[0].lower() in (CPU, GPU, NPU)
+    )
 
 
-def _capabilities() -> frozenset[str]:
+def _capabilities(device: str) -> frozenset[str]:
     import openvino
 
-    return frozenset(openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
-
-
-def _compile(data: bytes, precision: str, threads: int) -> openvino.CompiledModel:
-    import openvino
-
-    options = {
-        "INFERENCE_PRECISION_HINT": HINTS[precision],
-        "INFERENCE_NUM_THREADS": threads,
-        "PERFORMANCE_HINT": "LATENCY",
-    }
-    try:
-        core = openvino.Core()
-        return core.compile_model(core.read_model(data), "CPU", options)
-    except RuntimeError as error:
-        raise ArtefactError(f"OpenVINO {_version()} does not compile this graph: {_first_line(error)}") from error
+    return frozenset(openvino.Core().get_property(device, "OPTIMIZATION_CAPABILITIES"))
 
 
 def _require_gray_to_ab(model: openvino.CompiledModel, size: tuple[int, int], output_size: tuple[int, int]) -> None:
@@ -197,16 +214,15 @@ def _is_one(ports: list[openvino.ConstOutput], shape: list[int]) -> bool:
 
 
 def _executed_formats(model: openvino.CompiledModel) -> dict[str, int]:
+    """Computing nodes per format, where the device tells: an NPU doesn't."""
+    try:
+        nodes = model.get_runtime_model().get_ordered_ops()
+    except RuntimeError:
+        return {UNREPORTED: 1}
     counts: Counter[str] = Counter()
-    for node in model.get_runtime_model().get_ordered_ops():
+    for node in nodes:
         facts = node.get_rt_info()
         format_name = FORMAT_OF_PRECISION.get(facts["runtimePrecision"].astype(str))
         if format_name is not None and facts["layerType"].astype(str) not in NOT_COMPUTING:
             counts[format_name] += 1
     return dict(counts)
-
-
-def _first_line(error: Exception) -> str:
-    """OpenVINO's messages begin with source positions; the last line that says something is the cause."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1].rstrip(". ") if lines else type(error).__name__

@@ -1,20 +1,23 @@
-"""ONNX Runtime on its CPU provider.
+"""ONNX Runtime, on any execution provider that the installed build has.
 
-What it executes: fp32, and int8 where Q/DQ surround an operator. A graph in fp16 would be computed in fp32 with its Casts
-removed, and a bf16 convolution is refused by the provider, so both are refused here.
+Left alone it answers a provider that cannot start with the CPU provider and a line in a log. Here the provider that was asked
+for runs, or an error says what is missing. The CPU provider executes fp32, and int8 where Q/DQ surround an operator: a graph in
+fp16 would be computed in fp32 with its Casts removed, and a bf16 convolution is refused by it, so both are refused here.
 """
 
 from __future__ import annotations
 
-import json
-from collections import Counter
+import contextlib
+import logging
 from collections.abc import Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
-from icf_deploy.errors import ArtefactError, WorkError
+from icf_deploy.errors import ArtefactError, EngineUnavailableError, WorkError
 from icf_deploy.runtimes.base import Availability, Engine, FloatArray, Graph, Target
 from icf_deploy.runtimes.cores import thread_count
+from icf_deploy.runtimes.ort_install import availability, first_line
+from icf_deploy.runtimes.ort_placement import executed_formats, placement
+from icf_deploy.runtimes.ort_providers import CPU_PROVIDER, PROVIDERS, Provider
 from icf_deploy.runtimes.session import (
     AB_CHANNELS,
     GRAY_CHANNELS,
@@ -27,92 +30,85 @@ from icf_deploy.runtimes.session import (
 if TYPE_CHECKING:
     import onnxruntime
 
-INSTALL = "pip install 'icf-deploy[cpu]'"
-PROVIDER = "CPUExecutionProvider"
+_log = logging.getLogger(__name__)
+
 FATAL = 4  # log severity: what goes wrong comes as an exception, once
-# Every distribution that installs the module `onnxruntime`; two at once overwrite each other's files.
-DISTRIBUTIONS = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-openvino", "onnxruntime-qnn")
-EXECUTED = ("fp32", "int8")
-# Of a profiled node's tensors, the first format named here is the one that it computed in.
-FORMAT_OF_TENSOR = {
-    "int8": "int8",
-    "uint8": "int8",
-    "float16": "fp16",
-    "bfloat16": "bf16",
-    "float": "fp32",
-    "double": "fp64",
-}
-# Operators that convert a format, or only move data: no arithmetic of the network happens in them.
-CONVERTING = {"QuantizeLinear", "DequantizeLinear", "Cast", "ReorderInput", "ReorderOutput"}
-RESHAPING = {"Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity", "Transpose", "DepthToSpace", "SpaceToDepth", "Shape"}
-COPYING = {"Concat", "Split", "Slice", "Gather", "Expand", "Tile", "Pad", "Constant", "ConstantOfShape"}
-NOT_COMPUTING = CONVERTING | RESHAPING | COPYING
 
 
 class OrtRuntime:
-    """ONNX Runtime. `build` keeps the graph as it is; the engine optimizes it when it is opened."""
+    """ONNX Runtime. `build` keeps the graph as it is; the engine optimizes it when it is opened.
+
+    Its optimized form is not kept in the cache: loading that saves 20 to 50 ms of about 90 for icf-edge, reading and hashing a
+    second copy of the graph gives back most of it, and it is only right on the processor that wrote it, which nothing checks.
+    """
 
     name = "ort"
+    known = tuple(PROVIDERS)
 
     def available(self) -> Availability:
         """Whether it imports; `reason` also says when two distributions of it overwrite each other."""
+        return availability()
+
+    def devices(self) -> tuple[str, ...]:
+        """`cpu`, and what else of `known` the installed build has. Whether that finds its hardware here, opening it tells."""
         try:
             import onnxruntime
 
-            version = str(onnxruntime.__version__)
-            onnxruntime.InferenceSession  # noqa: B018  # the leftovers of an uninstalled distribution import as an empty package
-        except ModuleNotFoundError as error:
-            if error.name == "onnxruntime":
-                return Availability(False, reason="onnxruntime is not installed", install=INSTALL)
-            return _broken(error)
-        except Exception as error:
-            return _broken(error)
-        installed = _installed_distributions()
-        if len(installed) > 1:
-            reason = (
-                f"{' and '.join(installed)} are both installed: they overwrite each other's files, and removing one breaks the "
-                f"other. Repair it with: {_repair(installed)}"
-            )
-            return Availability(True, version, reason)
-        return Availability(True, version)
-
-    def devices(self) -> tuple[str, ...]:
-        """Only the CPU provider."""
-        return ("cpu",)
+            offered = set(onnxruntime.get_available_providers())
+        except Exception:  # not installed, or broken: `available` says which
+            return ("cpu",)
+        return tuple(device for device, provider in PROVIDERS.items() if provider.name in offered)
 
     def formats(self, device: str) -> tuple[str, ...]:
-        """fp32 and int8."""
+        """What the provider computes in."""
         require_device(self, device)
-        return EXECUTED
+        return PROVIDERS[device].formats
 
     def build(self, graph: Graph, target: Target) -> Engine:
-        """Check that the recipe would be executed as asked. ArtefactError if not; EngineUnavailableError without the engine."""
+        """Check that the recipe would be executed as asked.
+
+        ArtefactError if not; EngineUnavailableError without ONNX Runtime, or with a build that lacks the provider.
+        """
         require_device(self, target.device)
-        refused = sorted(graph.formats - set(EXECUTED))
-        if refused:
-            raise ArtefactError(
-                f"ONNX Runtime's CPU provider would not execute {', '.join(refused)} (recipe {graph.recipe}): it computes "
-                f"{' and '.join(EXECUTED)}. Choose a graph of those formats, or another engine: `icf-deploy doctor` lists them"
-            )
-        require_available(self, "onnxruntime", "InferenceSession")
+        self._require_provider(target.device)
+        _require_executable(graph, target.device)
         return Engine(self.name, target, graph, graph.data)
 
     def open(self, engine: Engine) -> OrtSession:
-        """Load and optimize the graph. ArtefactError with the engine's message where it does not load."""
+        """Load and optimize the graph.
+
+        ArtefactError with the engine's message where it does not load; EngineUnavailableError where the provider doesn't start.
+        """
         require_own(engine, self)
-        require_available(self, "onnxruntime", "InferenceSession")
+        self._require_provider(engine.target.device)
         return OrtSession(engine)
+
+    def _require_provider(self, device: str) -> None:
+        require_available(self, "onnxruntime", "InferenceSession")
+        if device != "cpu" and device not in self.devices():
+            raise EngineUnavailableError(
+                f"engine ort:{device}: this build of onnxruntime has no {PROVIDERS[device].name}, it has "
+                f"{', '.join(f'ort:{name}' for name in self.devices())}. Install one that has it: {PROVIDERS[device].install}"
+            )
 
 
 class OrtSession(EngineSession):
-    """One InferenceSession; `run` may be called from several threads at once."""
+    """One InferenceSession; `run` may be called from several threads at once, which each run it with memory of their own."""
 
     def __init__(self, engine: Engine) -> None:
         super().__init__(engine.graph)
-        self._data = engine.data
+        self._graph, self._device, self._data = engine.graph, engine.target.device, engine.data
         self._formats: dict[str, int] | None = None
-        self._session: onnxruntime.InferenceSession | None = _load(engine.data, _options(thread_count(engine.target.threads)))
+        self._threads = thread_count(engine.target.threads)
+        self._session: onnxruntime.InferenceSession | None = self._load(_options(self._threads))
         self._input = _gray_input(self._session, self.size, self.output_size)
+        self._turn: contextlib.AbstractContextManager[object] = contextlib.nullcontext()
+        if self._provider.one_call:
+            import threading
+
+            self._turn = threading.Lock()
+        if self._device != "cpu":
+            _require_placed(self._session, self._device)
 
     @property
     def formats(self) -> Mapping[str, int]:
@@ -122,19 +118,90 @@ class OrtSession(EngineSession):
         shows it. The first reading costs one more load of the graph, on one thread, and one run on zeros.
         """
         if self._formats is None:
-            self._formats = _executed_formats(self._data, self._input, self.size)
+            compiling = self._provider.name if self._provider.compiles else None
+            self._formats = executed_formats(_options(threads=1), self._load, self._input, self.size, compiling)
         return dict(self._formats)
+
+    @property
+    def _provider(self) -> Provider:
+        return PROVIDERS[self._device]
+
+    def _load(self, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
+        """A session on the provider that was asked for, and on no other in its place."""
+        import onnxruntime
+
+        provider = self._provider
+        missing = provider.prepare()
+        chosen = [(provider.name, dict(provider.options(self._graph.formats, self._threads)))]
+        if self._device != "cpu":
+            options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")  # before 1.24 nobody reads it
+        if provider.one_call:
+            options.enable_mem_pattern = False  # DirectML asks for it
+        try:
+            session = onnxruntime.InferenceSession(self._data, options, providers=chosen, enable_fallback=0)
+        except Exception as error:  # the binding has a class per status code, with no common base below Exception
+            if self._device != "cpu" and not _is_about_the_graph(error):
+                raise _unstarted(self._device, missing or first_line(error)) from error
+            raise ArtefactError(
+                f"ONNX Runtime {onnxruntime.__version__} does not load this graph: {first_line(error)}. "
+                "Export it again, or use a newer onnxruntime"
+            ) from error
+        if provider.name not in session.get_providers():
+            reason = missing or f"ONNX Runtime put {' and '.join(session.get_providers())} in its place"
+            raise _unstarted(self._device, reason)
+        return session
 
     def _compute(self, gray: FloatArray) -> FloatArray:
         session = self._session
         assert session is not None  # `run` has checked
         try:
-            return cast("FloatArray", session.run(None, {self._input: gray})[0])
-        except Exception as error:  # the binding has a class per status code, with no common base below Exception
-            raise WorkError(f"ONNX Runtime failed on a batch of {len(gray)}: {_first_line(error)}") from error
+            with self._turn:
+                return cast("FloatArray", session.run(None, {self._input: gray})[0])
+        except Exception as error:  # as in `_load`
+            raise WorkError(f"ONNX Runtime failed on a batch of {len(gray)}: {first_line(error)}") from error
 
     def _release(self) -> None:
         self._session = None
+
+
+def _require_executable(graph: Graph, device: str) -> None:
+    """ArtefactError where the provider would not execute the recipe as asked."""
+    provider = PROVIDERS[device]
+    refused = sorted(graph.formats - set(provider.formats))
+    who = "ONNX Runtime's CPU provider" if device == "cpu" else f"ONNX Runtime's {provider.name}"
+    if refused:
+        raise ArtefactError(
+            f"{who} would not execute {', '.join(refused)} (recipe {graph.recipe}): it computes "
+            f"{' and '.join(provider.formats)}. Choose a graph of those formats, or another engine: `icf-deploy doctor` "
+            "lists them"
+        )
+    if provider.whole and {"fp16", "fp32"} <= graph.formats:
+        raise ArtefactError(
+            f"{who} computes fp16 in the whole graph or nowhere: recipe {graph.recipe} would not run as asked. "
+            "Choose a graph of one float format, or engine trt, which obeys the types in the graph"
+        )
+
+
+def _require_placed(session: onnxruntime.InferenceSession, device: str) -> None:
+    """Say in the log what ONNX Runtime put on its CPU provider; ArtefactError where that is all of the arithmetic."""
+    placed = placement(session)
+    if placed is None:
+        _log.warning("ort:%s: onnxruntime before 1.24 does not tell which nodes it puts on the CPU", device)
+        return
+    here = sum(count for name, count in placed.items() if name != CPU_PROVIDER)
+    elsewhere = placed.get(CPU_PROVIDER, 0)
+    if not here:
+        raise ArtefactError(
+            f"ONNX Runtime's {PROVIDERS[device].name} takes none of this graph's convolutions and matrix products: they would "
+            f"run on the CPU. Choose ort:cpu, or another graph"
+        )
+    if elsewhere:
+        _log.warning(
+            "ort:%s runs %d of the graph's %d convolutions and matrix products; the rest run on the CPU",
+            device,
+            here,
+            here + elsewhere,
+        )
 
 
 def _options(threads: int) -> onnxruntime.SessionOptions:
@@ -152,19 +219,6 @@ def _options(threads: int) -> onnxruntime.SessionOptions:
     options.add_session_config_entry("session.intra_op.allow_spinning", "1")
     options.add_session_config_entry("session.force_spinning_stop", "1")
     return options
-
-
-def _load(data: bytes, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
-    import onnxruntime
-
-    try:
-        return onnxruntime.InferenceSession(data, options, providers=[PROVIDER], enable_fallback=0)
-    except Exception as error:  # as in OrtSession._compute
-        version = onnxruntime.__version__
-        raise ArtefactError(
-            f"ONNX Runtime {version} does not load this graph: {_first_line(error)}. "
-            "Export it again, or use a newer onnxruntime"
-        ) from error
 
 
 def _gray_input(session: onnxruntime.InferenceSession, size: tuple[int, int], output_size: tuple[int, int]) -> str:
@@ -190,57 +244,13 @@ def _is_one(values: list[onnxruntime.NodeArg], shape: list[int]) -> bool:
     )
 
 
-def _executed_formats(data: bytes, name: str, size: tuple[int, int]) -> dict[str, int]:
-    import tempfile
-
-    import numpy as np
-
-    with tempfile.TemporaryDirectory(prefix="icf-profile-") as folder:
-        options = _options(threads=1)
-        options.enable_profiling = True
-        options.profile_file_prefix = str(Path(folder) / "ort")
-        session = _load(data, options)
-        session.run(None, {name: np.zeros((1, GRAY_CHANNELS, *size), np.float32)})
-        events = json.loads(Path(session.end_profiling()).read_bytes())
-    return _count_formats(events)
+def _is_about_the_graph(error: Exception) -> bool:
+    """Whether ONNX Runtime complains of the graph, and not of the provider."""
+    return type(error).__name__ in ("InvalidGraph", "InvalidProtobuf", "InvalidArgument", "NoModel", "NotImplemented")
 
 
-def _count_formats(events: list[dict[str, Any]]) -> dict[str, int]:
-    """Computing nodes per format, from the events of ONNX Runtime's profile."""
-    counts: Counter[str] = Counter()
-    for event in events:
-        if event.get("cat") != "Node" or not event["name"].endswith("_kernel_time"):
-            continue
-        details = event["args"]
-        tensors = {kind for shape in details["input_type_shape"] + details["output_type_shape"] for kind in shape}
-        format_name = next((name for kind, name in FORMAT_OF_TENSOR.items() if kind in tensors), None)
-        if format_name is not None and details["op_name"] not in NOT_COMPUTING:
-            counts[format_name] += 1
-    return dict(counts)
-
-
-def _installed_distributions() -> list[str]:
-    from importlib.metadata import PackageNotFoundError, distribution
-
-    found = []
-    for name in DISTRIBUTIONS:
-        try:
-            distribution(name)
-        except PackageNotFoundError:
-            continue
-        found.append(name)
-    return found
-
-
-def _repair(installed: list[str]) -> str:
-    return f"pip uninstall -y {' '.join(installed)} && {INSTALL} (or [gpu] for the CUDA provider)"
-
-
-def _broken(error: Exception) -> Availability:
-    installed = _installed_distributions()
-    reason = f"onnxruntime is installed but does not work: {_first_line(error)}"
-    return Availability(False, reason=reason, install=_repair(installed) if installed else INSTALL)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0].rstrip(". ") if str(error).strip() else type(error).__name__
+def _unstarted(device: str, reason: str) -> EngineUnavailableError:
+    provider = PROVIDERS[device]
+    return EngineUnavailableError(
+        f"engine ort:{device}: {provider.name} does not start here: {reason}. It needs {provider.needs}"
+    )

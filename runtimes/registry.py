@@ -1,6 +1,6 @@
 """The engines there are. A new one is one module beside this file and one line in RUNTIMES.
 
-An engine's name is `RUNTIME` or `RUNTIME:DEVICE`: `ort`, `ort:cpu`, `openvino:cpu-bf16`.
+An engine's name is `RUNTIME` or `RUNTIME:DEVICE`: `ort`, `ort:cuda`, `openvino:cpu-bf16`.
 """
 
 from __future__ import annotations
@@ -8,11 +8,12 @@ from __future__ import annotations
 import importlib
 import importlib.util
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from icf_deploy.errors import EngineUnavailableError, UsageError
 from icf_deploy.runtimes.base import Graph, Runtime, Session, Target
-from icf_deploy.runtimes.session import require_device
+from icf_deploy.runtimes.session import known_devices, require_device
 
 if TYPE_CHECKING:
     from icf_deploy.bundle.store import Bundle
@@ -20,15 +21,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Line:
-    """One runtime: where its class is, which packages it needs (any one of them), whether it runs the checkpoint."""
+    """One runtime: where its class is, which packages it needs (any one of them), whether it runs the checkpoint.
+
+    needs_gpu: it runs nothing without a CUDA GPU, so it is not chosen where there is none.
+    """
 
     module: str
     class_name: str
     packages: tuple[str, ...]
     runs_checkpoint: bool = False
+    needs_gpu: bool = False
 
 
 RUNTIMES: dict[str, Line] = {  # in the order of preference
+    "trt": Line("icf_deploy.runtimes.trt", "TrtRuntime", ("tensorrt", "tensorrt_rtx"), needs_gpu=True),
     "ort": Line("icf_deploy.runtimes.ort", "OrtRuntime", ("onnxruntime",)),
     "openvino": Line("icf_deploy.runtimes.openvino", "OpenvinoRuntime", ("openvino",)),
     "pytorch": Line("icf_deploy.runtimes.pytorch", "PytorchRuntime", ("torch",), runs_checkpoint=True),
@@ -40,18 +46,25 @@ def names() -> tuple[str, ...]:
     return tuple(RUNTIMES)
 
 
-def get(engine: str) -> Runtime:
-    """The runtime of `engine`, such as "ort" or "ort:cpu". Imports our module, not the engine. UsageError if there is none."""
-    name, _, device = engine.partition(":")
-    line = RUNTIMES.get(name)
-    if line is None:
+def line(engine: str) -> Line:
+    """The registry's line of `engine`, such as "ort" or "ort:cpu". UsageError if there is none."""
+    name = engine.partition(":")[0]
+    found = RUNTIMES.get(name)
+    if found is None:
         import difflib  # not part of a cold start
 
         close = difflib.get_close_matches(name, RUNTIMES, n=1)
         hint = f" Did you mean {close[0]}?" if close else ""
         raise UsageError(f"there is no engine {name!r}: choose one of {', '.join(RUNTIMES)}.{hint}")
-    runtime = cast("Runtime", getattr(importlib.import_module(line.module), line.class_name)())
-    if device or engine.endswith(":"):
+    return found
+
+
+def get(engine: str) -> Runtime:
+    """The runtime of `engine`, such as "ort" or "ort:cpu". Imports our module, not the engine. UsageError if there is none."""
+    found = line(engine)
+    runtime = cast("Runtime", getattr(importlib.import_module(found.module), found.class_name)())
+    _, colon, device = engine.partition(":")
+    if colon:
         require_device(runtime, device)
     return runtime
 
@@ -59,16 +72,26 @@ def get(engine: str) -> Runtime:
 def split(engine: str) -> tuple[str, str]:
     """(runtime, device) of an engine's name, with the runtime's default device where none is named. UsageError as `get`."""
     name, _, device = engine.partition(":")
-    return name, device or get(engine).devices()[0]
+    return name, device or known_devices(get(engine))[0]
 
 
 def preferred() -> tuple[str, ...]:
-    """Names of the runtimes whose package is installed, best first: ort, then openvino, then pytorch.
+    """Names of the engines that are installed and find their device, best first: trt, ort:cuda, ort, openvino, pytorch.
 
-    That order is ours until `tune` has measured this device. It looks for packages and imports none, so that starting with
-    one engine doesn't pay for the others; one that is installed but broken says so when it is opened, and is not skipped.
+    That order is ours until `tune` has measured this device. It looks for packages and devices and imports none, so that
+    starting with one engine doesn't pay for the others; one that is installed but broken says so when it is opened, and is
+    not skipped.
     """
-    return tuple(name for name, line in RUNTIMES.items() if any(_is_installed(package) for package in line.packages))
+    from icf_deploy.runtimes.cuda import driver_present
+
+    gpu = driver_present()
+    found: list[str] = []
+    for name, entry in RUNTIMES.items():
+        if any(_is_installed(package) for package in entry.packages) and (gpu or not entry.needs_gpu):
+            if name == "ort" and gpu and _has_cuda_provider():
+                found.append("ort:cuda")
+            found.append(name)
+    return tuple(found)
 
 
 def graph_for(bundle: Bundle, engine: str, graph: str | None = None) -> Graph:
@@ -104,7 +127,7 @@ def open_session(bundle: Bundle, engine: str | None = None, *, graph: str | None
 def default_engine(bundle: Bundle) -> str:
     """The first of `preferred` that can run `bundle`; `pytorch` needs a checkpoint in it. EngineUnavailableError if none."""
     for name in preferred():
-        if not RUNTIMES[name].runs_checkpoint or bundle.checkpoint() is not None:
+        if not line(name).runs_checkpoint or bundle.checkpoint() is not None:
             return name
     raise EngineUnavailableError("no engine is installed that can run this bundle. Install one: pip install 'icf-deploy[cpu]'")
 
@@ -114,3 +137,12 @@ def _is_installed(package: str) -> bool:
         return importlib.util.find_spec(package) is not None
     except (ImportError, ValueError):  # blocked, or half imported
         return False
+
+
+def _has_cuda_provider() -> bool:
+    """Whether the installed ONNX Runtime carries its CUDA provider; without importing it."""
+    spec = importlib.util.find_spec("onnxruntime")
+    if spec is None or spec.origin is None:
+        return False
+    libraries = Path(spec.origin).with_name("capi")
+    return any((libraries / name).is_file() for name in ("libonnxruntime_providers_cuda.so", "onnxruntime_providers_cuda.dll"))

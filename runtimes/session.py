@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from types import TracebackType
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from icf_deploy.errors import ArtefactError, EngineUnavailableError, UsageError
+from icf_deploy.runtimes.base import KnowsDevices
 
 if TYPE_CHECKING:
     from icf_deploy.runtimes.base import Engine, FloatArray, Graph, Runtime
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 Self = TypeVar("Self", bound="EngineSession")
 GRAY_CHANNELS = 1
 AB_CHANNELS = 2
+UNREPORTED = "unreported"  # instead of a format, in `formats`, where an engine doesn't tell what its nodes computed in
 
 
 def require_available(runtime: Runtime, module: str, attribute: str) -> None:
@@ -43,11 +46,22 @@ def require_own(engine: Engine, runtime: Runtime) -> None:
         )
 
 
+def known_devices(runtime: Runtime) -> tuple[str, ...]:
+    """Devices that a name may ask for, whether they are here or not; the first is the default.
+
+    `runtime.known` where a runtime states it (see `base.KnowsDevices`), so that no engine is imported to read a name.
+    """
+    return runtime.known if isinstance(runtime, KnowsDevices) else runtime.devices()
+
+
 def require_device(runtime: Runtime, device: str) -> None:
-    """Raise UsageError where `runtime` has no such device."""
-    if device not in runtime.devices():
-        known = ", ".join(f"{runtime.name}:{name}" for name in runtime.devices())
-        raise UsageError(f"engine {runtime.name} has no device {device!r}: choose one of {known}")
+    """Raise UsageError where no `runtime` has such a device. Whether it is here is another question: EngineUnavailableError."""
+    known = known_devices(runtime)
+    if device not in known and device not in runtime.devices():
+        raise UsageError(
+            f"engine {runtime.name} has no device {device!r}: choose one of "
+            + ", ".join(f"{runtime.name}:{name}" for name in known)
+        )
 
 
 class EngineSession(ABC):
@@ -58,6 +72,8 @@ class EngineSession(ABC):
         self._size = (height, width)
         self._output_size = (height // graph.stride, width // graph.stride)
         self._closed = False
+        self._inside = 0  # calls of `run` that have not returned
+        self._calls = threading.Condition()
 
     @property
     def size(self) -> tuple[int, int]:
@@ -88,18 +104,29 @@ class EngineSession(ABC):
         Raises UsageError for another shape or type, and after `close`. The range is the caller's word: checking it would
         read the whole picture.
         """
-        if self._closed:
-            raise UsageError("this session is closed: open it again")
         if gray.dtype != np.float32 or gray.ndim != 4 or gray.shape[0] < 1 or gray.shape[1:] != (GRAY_CHANNELS, *self._size):  # noqa: PLR2004  # N, C, H, W
             height, width = self._size
             raise UsageError(f"gray must be float32 [N,1,{height},{width}], not {gray.dtype} {list(gray.shape)}")
-        return self._compute(np.ascontiguousarray(gray))
+        with self._calls:
+            if self._closed:
+                raise UsageError("this session is closed: open it again")
+            self._inside += 1
+        try:
+            return self._compute(np.ascontiguousarray(gray))
+        finally:
+            with self._calls:
+                self._inside -= 1
+                if self._closed:
+                    self._calls.notify_all()
 
     def close(self) -> None:
-        """Free what the engine holds. Calling it twice does nothing."""
-        if not self._closed:
+        """Wait for the calls of other threads to return, then free what the engine holds. Calling it twice does nothing."""
+        with self._calls:
+            if self._closed:
+                return
             self._closed = True
-            self._release()
+            self._calls.wait_for(lambda: self._inside == 0)
+        self._release()
 
     def __enter__(self: Self) -> Self:
         return self

@@ -12,15 +12,34 @@ from icf_deploy.errors import IntegrityError
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 
 TEXT_LIMIT = 4096  # characters of one text: a command line fits, a novel doesn't
+DEPTH_LIMIT = 32  # objects and lists inside each other; the manifest itself needs five
+DIGIT_LIMIT = 32  # characters of one number; 17 digits and an exponent say every double
 SHOWN = 60  # characters of a found value that a message repeats
+
+# What a text must not hold: control characters, which a terminal obeys; halves of surrogate pairs, which cannot be printed;
+# line separators; and the marks that make text read in another order than it stands.
+UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+_STRING = re.compile(rb'"[^"\\]*(?:\\(?:.|\Z)[^"\\]*)*(?:"|\Z)', re.DOTALL)  # to the end where it isn't closed: one pass
+_BRACKET = re.compile(rb"[\[\]{}]")
 
 
 def parse_object(data: bytes, place: str) -> Fields:
-    """The JSON object in `data`. IntegrityError for what is no UTF-8, no JSON, not one object, or says a key twice."""
+    """The JSON object in `data`, which is strict JSON: no NaN, no field twice, nothing nested beyond DEPTH_LIMIT.
+
+    Raises IntegrityError for everything else, and for a text with UNPRINTABLE characters anywhere in it.
+    """
     try:
-        value = json.loads(data.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:  # ValueError covers decoding, syntax, and absurdly long integers
-        raise IntegrityError(f"{place} is not readable JSON ({str(error) or 'nested too deeply'})") from error
+        _require_shallow(data)
+        value = json.loads(
+            data.decode("utf-8"),
+            object_pairs_hook=_unique,
+            parse_constant=_refuse_constant,
+            parse_float=_finite,
+            parse_int=_integer,
+        )
+        _require_printable(value)
+    except ValueError as error:  # covers decoding, too
+        raise IntegrityError(f"{place} is not readable JSON ({error})") from error
     return Fields(value, place)
 
 
@@ -47,10 +66,15 @@ class Fields:
             raise self._wrong(name, "a number, 0 or more", value)
         return float(value)
 
-    def text(self, name: str, pattern: str = r"[^\x00-\x1f\x7f]*", meaning: str = "a text of one line") -> str:
+    def text(self, name: str, pattern: str = r".*", meaning: str = "a text of one line") -> str:
         """A text that matches all of `pattern`, which `meaning` describes."""
         value = self._get(name)
-        if not isinstance(value, str) or len(value) > TEXT_LIMIT or not re.fullmatch(pattern, value):
+        if (
+            not isinstance(value, str)
+            or len(value) > TEXT_LIMIT
+            or UNPRINTABLE.search(value)
+            or not re.fullmatch(pattern, value)
+        ):
             raise self._wrong(name, meaning, value)
         return value
 
@@ -74,8 +98,10 @@ class Fields:
         """An object."""
         return Fields(self._get(name), f"{self.place}: {name}")
 
-    def children(self, name: str, limit: int) -> list[Fields]:
-        """A list of at most `limit` objects."""
+    def children(self, name: str, limit: int, *, optional: bool = False) -> list[Fields]:
+        """A list of at most `limit` objects; `optional`: an empty one where the field is missing."""
+        if optional and name not in self._values:
+            return []
         return [Fields(value, f"{self.place}: {name}[{i}]") for i, value in enumerate(self._list(name, limit))]
 
     def free(self, name: str) -> dict[str, Json]:
@@ -109,12 +135,51 @@ def _shown(value: Json) -> str:
     return text if len(text) <= SHOWN else text[:SHOWN] + "..."
 
 
+def _require_shallow(data: bytes) -> None:
+    """ValueError beyond DEPTH_LIMIT. Python's parser recurses, and how far it may is for the application to set."""
+    depth = 0
+    for bracket in _BRACKET.finditer(_STRING.sub(b"", data)):
+        depth += 1 if bracket[0] in b"[{" else -1
+        if depth > DEPTH_LIMIT:
+            raise ValueError(f"nested deeper than {DEPTH_LIMIT}")
+
+
+def _require_printable(value: Json) -> None:
+    """ValueError for a key or text that a terminal would obey, or could not show."""
+    if isinstance(value, str):
+        found = UNPRINTABLE.search(value)
+        if found:
+            raise ValueError(f"a text holds the unprintable character {found[0]!a}")
+    elif isinstance(value, list):
+        for item in value:
+            _require_printable(item)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            _require_printable(key)
+            _require_printable(item)
+
+
 def _unique(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
-    values = dict(pairs)
-    if len(values) != len(pairs):
-        raise ValueError("a field is there twice")
+    values: dict[str, Json] = {}
+    for key, value in pairs:
+        if key in values:
+            raise ValueError(f"field {_shown(key)} is there twice")
+        values[key] = value
     return values
 
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is no JSON number")
+
+
+def _finite(digits: str) -> float:
+    value = float(digits)
+    if len(digits) > DIGIT_LIMIT or not math.isfinite(value):
+        raise ValueError(f"the number {digits[:DIGIT_LIMIT]} is too large or too long")
+    return value
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > DIGIT_LIMIT:  # before int() works on a million digits
+        raise ValueError(f"a number of {len(digits)} digits")
+    return int(digits)

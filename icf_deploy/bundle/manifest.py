@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from icf_deploy.bundle.fields import Fields, Json, parse_object
+from icf_deploy.bundle.reference import require_plausible_length
 from icf_deploy.errors import ArtefactError, IntegrityError
 
 FORMAT = 1
@@ -19,10 +21,14 @@ MANIFEST_FILE = "manifest.json"
 REFERENCE_FILE = "reference.npz"
 CHECKPOINT_FILE = "checkpoint.safetensors"
 GRAPH_FOLDER = "graphs"
+ENGINE_FOLDER = "engines"
+GRAPH_SUFFIX = ".onnx"
+ENGINE_SUFFIX = ".engine"
 
-MANIFEST_LIMIT = 8 * 2**20  # bytes; a sensitivity table of every node stays far below
+MANIFEST_LIMIT = 4 * 2**20  # bytes; 256 graphs with a sensitivity table of every block stay far below
 FILE_LIMIT = 2**31 - 1  # bytes; protobuf cannot hold more, so no graph can, and nothing else here is larger
 GRAPH_LIMIT = 256  # graphs; all block recipes of icf-edge
+ENGINE_LIMIT = 256  # engines
 PHOTO_LIMIT = 1024  # photos of the reference set
 REWRITE_LIMIT = 256
 SIZE_MULTIPLE = 32  # the networks halve five times
@@ -30,8 +36,9 @@ SIZE_LIMIT = 8192  # pixels a side
 STRIDE_LIMIT = 32
 PARTS = ("whole", "features", "palette", "paint")
 
-_NAME = r"[a-z0-9][a-z0-9._-]{0,63}"
-_NAME_MEANING = "a name of lower-case letters, digits, dots, dashes and underscores"
+# Lower case, so that no two names are one on Windows and macOS; and not those that Windows keeps for its devices.
+_NAME = r"(?!(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\.|$))[a-z0-9][a-z0-9._-]{0,63}"
+_NAME_MEANING = "a name of lower-case letters, digits, dots, dashes and underscores, and not a device of Windows"
 _DIGEST = r"[0-9a-f]{64}"
 _DIGEST_MEANING = "64 hexadecimal digits"
 _RECIPE = r"[a-z0-9]{1,16}(\+[a-z0-9]{1,16}){0,7}"
@@ -72,6 +79,23 @@ class GraphEntry(FileEntry):
     part: str = "whole"
     lowering: Lowering = field(default_factory=Lowering)
     measurements: Mapping[str, Json] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class EngineEntry(FileEntry):
+    """One engine, built for somebody else's device: machine code, which nothing reads unless its user asks for that.
+
+    runtime: who built it and alone can open it, e.g. "trt". target: what it was built for, in that runtime's words, e.g.
+    "sm86". version: of the engine's own package, e.g. "tensorrt_rtx 1.7.1". graph: name of the graph that was compiled.
+    options: free, what the builder was told.
+    """
+
+    name: str
+    runtime: str
+    target: str
+    version: str
+    graph: str
+    options: Mapping[str, Json] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -124,6 +148,7 @@ class Manifest:
     checkpoint: FileEntry | None
     parity: Parity
     provenance: Provenance
+    engines: tuple[EngineEntry, ...] = ()
 
     def graph(self, name: str) -> GraphEntry | None:
         """The graph of this name."""
@@ -132,11 +157,14 @@ class Manifest:
     def files(self) -> tuple[FileEntry, ...]:
         """Every file that the manifest vouches for."""
         checkpoint = (self.checkpoint,) if self.checkpoint else ()
-        return (*self.graphs, self.reference, *checkpoint)
+        return (*self.graphs, self.reference, *checkpoint, *self.engines)
 
     def to_json(self) -> bytes:
-        """UTF-8 JSON, the same bytes for the same manifest."""
-        return (json.dumps({"format": FORMAT, **dataclasses.asdict(self)}, indent=1, allow_nan=False) + "\n").encode()
+        """UTF-8 JSON, the same bytes for the same manifest. Without engines it says nothing of them."""
+        values = {"format": FORMAT, **dataclasses.asdict(self)}
+        if not self.engines:
+            del values["engines"]
+        return (json.dumps(values, indent=1, allow_nan=False) + "\n").encode()
 
     @classmethod
     def from_json(cls, data: bytes, place: str = MANIFEST_FILE) -> Manifest:
@@ -160,6 +188,7 @@ class Manifest:
             checkpoint=None if fields.is_null("checkpoint") else _file(fields.child("checkpoint"), CHECKPOINT_FILE),
             parity=_parity(fields.child("parity")),
             provenance=_provenance(fields.child("provenance")),
+            engines=tuple(_engine(entry) for entry in fields.children("engines", ENGINE_LIMIT, optional=True)),
         )
         _require_consistent(manifest, place)
         return manifest
@@ -167,13 +196,32 @@ class Manifest:
 
 def graph_file(name: str) -> str:
     """Path in the bundle of the graph of this name: the only one that the layout knows."""
-    return f"{GRAPH_FOLDER}/{name}.onnx"
+    return f"{GRAPH_FOLDER}/{name}{GRAPH_SUFFIX}"
+
+
+def engine_file(name: str) -> str:
+    """Path in the bundle of the engine of this name."""
+    return f"{ENGINE_FOLDER}/{name}{ENGINE_SUFFIX}"
+
+
+def is_in_layout(file: str) -> bool:
+    """Whether a bundle of this format may hold a file at this path."""
+    if file in (MANIFEST_FILE, REFERENCE_FILE, CHECKPOINT_FILE):
+        return True
+    for folder, suffix in ((GRAPH_FOLDER, GRAPH_SUFFIX), (ENGINE_FOLDER, ENGINE_SUFFIX)):
+        if file.startswith(f"{folder}/") and file.endswith(suffix):
+            return re.fullmatch(_NAME, file[len(folder) + 1 : -len(suffix)]) is not None
+    return False
 
 
 def _require_consistent(manifest: Manifest, place: str) -> None:
-    names = [entry.name for entry in manifest.graphs]
-    if len(set(names)) != len(names):
-        raise IntegrityError(f"{place}: two graphs have the same name")
+    for kind, entries in (("graphs", manifest.graphs), ("engines", manifest.engines)):
+        names = [entry.name for entry in entries]
+        if len(set(names)) != len(names):
+            raise IntegrityError(f"{place}: two {kind} have the same name")
+    for i, engine in enumerate(manifest.engines):
+        if manifest.graph(engine.graph) is None:
+            raise IntegrityError(f"{place}: engines[{i}]: graph: there is no graph {engine.graph!r}")
     default = manifest.graph(manifest.default_graph)
     if default is None or default.part != "whole" or default.size != manifest.size:
         raise IntegrityError(
@@ -181,6 +229,10 @@ def _require_consistent(manifest: Manifest, place: str) -> None:
         )
     if SIZE_MULTIPLE % manifest.stride:
         raise IntegrityError(f"{place}: stride {manifest.stride} does not divide {SIZE_MULTIPLE}")
+    reference = manifest.reference
+    require_plausible_length(
+        reference.bytes, len(reference.photos), manifest.size, manifest.stride, f"{place}: reference: bytes"
+    )
 
 
 def _file(fields: Fields, file: str) -> FileEntry:
@@ -207,6 +259,19 @@ def _graph(fields: Fields) -> GraphEntry:
             skipped=tuple(SkippedRewrite(rewrite.text("name"), rewrite.text("reason")) for rewrite in skipped),
         ),
         measurements=fields.free("measurements"),
+    )
+
+
+def _engine(fields: Fields) -> EngineEntry:
+    name = fields.text("name", _NAME, _NAME_MEANING)
+    return EngineEntry(
+        **dataclasses.asdict(_file(fields, engine_file(name))),
+        name=name,
+        runtime=fields.text("runtime", _NAME, _NAME_MEANING),
+        target=fields.text("target", _NAME, _NAME_MEANING),
+        version=fields.text("version"),
+        graph=fields.text("graph", _NAME, _NAME_MEANING),
+        options=fields.free("options"),
     )
 
 

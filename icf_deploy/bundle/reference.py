@@ -7,6 +7,7 @@ reference.npz holds two arrays and no pickle: `gray` uint8 [N,1,H,W], where floa
 from __future__ import annotations
 
 import io
+import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,7 @@ NPY_VERSION = (1, 0)
 NPY_MAGIC = b"\x93NUMPY\x01\x00"  # and a header length of two bytes follows
 SHOWN = 100  # characters of a found header that a message repeats
 STORED = 0  # zipfile.ZIP_STORED
+OVERHEAD_LIMIT = 4096  # bytes of the file beside its two arrays; NumPy's own files need 780
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,15 +60,24 @@ def decode_reference(data: bytes, names: tuple[str, ...], size: tuple[int, int],
     import zipfile  # here and not above: opening a bundle to colour a photo does not need it
 
     height, width = size
+    require_plausible_length(len(data), len(names), size, stride, place)
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             gray = _read_array(archive, "gray", np.dtype(np.uint8), (len(names), 1, height, width))
             ab = _read_array(archive, "ab", np.dtype("<f4"), (len(names), 2, height // stride, width // stride))
-    except (zipfile.BadZipFile, KeyError, ValueError, EOFError, OSError, NotImplementedError, RuntimeError) as error:
+    except (zipfile.BadZipFile, struct.error, KeyError, ValueError, EOFError, OSError, RuntimeError) as error:
         raise IntegrityError(f"{place} is not a reference set: {error}") from error
     if not np.isfinite(ab).all():
         raise IntegrityError(f"{place}: ab holds NaN or infinity")
     return ReferenceSet(names, gray.astype(np.float32) / CODES, ab.astype(np.float32))
+
+
+def require_plausible_length(length: int, photos: int, size: tuple[int, int], stride: int, place: str) -> None:
+    """IntegrityError where a reference set of `length` bytes holds more than its arrays: it isn't worth reading then."""
+    height, width = size
+    payload = photos * (height * width + 2 * (height // stride) * (width // stride) * np.dtype(np.float32).itemsize)
+    if length > payload + OVERHEAD_LIMIT:
+        raise IntegrityError(f"{place}: {photos} photos of {height}x{width} take {payload} bytes, found {length}")
 
 
 def _read_array(

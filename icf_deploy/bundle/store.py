@@ -1,29 +1,20 @@
-"""Opening and writing bundles.
-
-The bytes that were hashed are the bytes that are parsed: every file is read once, whole, and checked before anything looks
-into it. Hashes catch accidents. Against an attacker, who can write a manifest too, there is `expect_digest`.
-"""
+"""Writing bundles, and the names with which the rest of the library opens them."""
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import os
-import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import icf_deploy.data
-from icf_deploy.bundle.folder import read_file
+from icf_deploy.bundle.graph_check import check_graph
 from icf_deploy.bundle.manifest import (
     CHECKPOINT_FILE,
-    FILE_LIMIT,
-    GRAPH_FOLDER,
     MANIFEST_FILE,
-    MANIFEST_LIMIT,
     REFERENCE_FILE,
+    EngineEntry,
     FileEntry,
     GraphEntry,
     Lowering,
@@ -31,117 +22,17 @@ from icf_deploy.bundle.manifest import (
     Parity,
     Provenance,
     ReferenceEntry,
+    engine_file,
     graph_file,
 )
+from icf_deploy.bundle.opening import SHIPPED, SHIPPED_CHECKPOINT, Bundle, open_bundle, require_safetensors
 from icf_deploy.bundle.reference import ReferenceSet, decode_reference, encode_reference
 from icf_deploy.errors import IntegrityError, UsageError
-from icf_deploy.runtimes.base import Graph
 
 if TYPE_CHECKING:
     from icf_deploy.bundle.fields import Json
 
-SHIPPED = "icf-edge.icf"  # the ready bundle inside icf_deploy/data
-SHIPPED_CHECKPOINT = "icf-edge.safetensors"  # beside it
-SHOWN_DIGITS = 12  # of a digest, in messages
-
-Reader = Callable[[str, int], bytes]  # (path in the bundle, byte limit) -> content; the one-file form will bring another one
-
-
-class Bundle:
-    """An open bundle. Only the manifest has been read; the files are read and checked when they are asked for.
-
-    `read` gives the content of a file of the bundle. Several threads may use one bundle.
-    """
-
-    def __init__(self, path: Path, manifest_bytes: bytes, read: Reader, fallback_checkpoint: Path | None = None) -> None:
-        self.path = path
-        self.digest = hashlib.sha256(manifest_bytes).hexdigest()
-        self.manifest = Manifest.from_json(manifest_bytes, f"{path.name}: {MANIFEST_FILE}")
-        self._read = read
-        self._fallback_checkpoint = fallback_checkpoint
-        self._graphs: dict[str, Graph] = {}
-        self._lock = threading.Lock()
-
-    def graph(self, name: str | None = None) -> Graph:
-        """The graph of this name (None: the default one), read and hashed once. UsageError for an unknown name."""
-        name = self.manifest.default_graph if name is None else name
-        entry = self.manifest.graph(name)
-        if entry is None:
-            known = ", ".join(graph.name for graph in self.manifest.graphs)
-            raise UsageError(f"{self.path.name} has no graph {name!r}: choose one of {known}")
-        with self._lock:
-            if name not in self._graphs:
-                self._graphs[name] = self._as_graph(self._checked(entry), entry.sha256, entry.size, entry.recipe)
-            return self._graphs[name]
-
-    def checkpoint(self) -> Graph | None:
-        """The checkpoint, for the runtime `pytorch`; None where the bundle holds none.
-
-        The shipped bundle has it beside itself in the package, where that is the one from which it was exported.
-        """
-        entry = self.manifest.checkpoint
-        if entry is not None:
-            return self._as_graph(self._checked(entry), entry.sha256, self.manifest.size, "fp32")
-        source = self.manifest.provenance.source
-        if source is None or self._fallback_checkpoint is None or not self._fallback_checkpoint.is_file():
-            return None
-        data = self._fallback_checkpoint.read_bytes()
-        digest = hashlib.sha256(data).hexdigest()
-        return self._as_graph(data, digest, self.manifest.size, "fp32") if digest == source.sha256 else None
-
-    def reference(self) -> ReferenceSet:
-        """The reference set, at the default graph's size."""
-        entry = self.manifest.reference
-        place = f"{self.path.name}: {entry.file}"
-        return decode_reference(self._checked(entry), entry.photos, self.manifest.size, self.manifest.stride, place)
-
-    def verify(self) -> list[str]:
-        """Read and check every file of the manifest; their paths in the bundle. IntegrityError for the first bad one."""
-        for entry in self.manifest.files():
-            self._checked(entry)
-        self.reference()
-        return [MANIFEST_FILE, *(entry.file for entry in self.manifest.files())]
-
-    def _checked(self, entry: FileEntry) -> bytes:
-        """The content of a file, once it is known to be what was written."""
-        data = self._read(entry.file, FILE_LIMIT)
-        digest = hashlib.sha256(data).hexdigest()
-        if digest != entry.sha256 or len(data) != entry.bytes:
-            raise IntegrityError(
-                f"{self.path.name}: {entry.file} is not what was written: expected {entry.bytes} bytes with SHA-256 "
-                f"{entry.sha256[:SHOWN_DIGITS]}..., found {len(data)} bytes with {digest[:SHOWN_DIGITS]}... "
-                "Copy the bundle again, or write it again with `icf-deploy export --overwrite`"
-            )
-        return data
-
-    def _as_graph(self, data: bytes, sha256: str, size: tuple[int, int], recipe: str) -> Graph:
-        return Graph(data, sha256, size, self.manifest.stride, recipe, self.manifest.preset)
-
-
-def open_bundle(path: str | os.PathLike[str] | None = None, *, expect_digest: str | None = None) -> Bundle:
-    """Open the bundle at `path`; None opens the shipped one. Fast: only the manifest is read.
-
-    expect_digest: the SHA-256 of the manifest that you trust; it vouches for every file, since the manifest does.
-    Raises IntegrityError where there is no readable bundle or its digest is another, ArtefactError for a newer format.
-    """
-    if path is None:
-        root, fallback = _packaged(SHIPPED), _packaged(SHIPPED_CHECKPOINT)
-    else:
-        root, fallback = Path(path), None
-    write = "write one with `icf-deploy export -o NAME.icf`"
-    if not root.exists():
-        raise IntegrityError(f"there is no bundle {root}: {write}")
-    if not root.is_dir():
-        raise IntegrityError(f"{root} is a file, and a bundle is a folder NAME.icf: {write}")
-    if not os.path.lexists(root / MANIFEST_FILE):
-        raise IntegrityError(f"{root} is not a bundle: it has no {MANIFEST_FILE}. Copy it again, or {write}")
-    read = functools.partial(read_file, root)
-    bundle = Bundle(root, read(MANIFEST_FILE, MANIFEST_LIMIT), read, fallback)
-    if expect_digest is not None and bundle.digest != expect_digest.lower():
-        raise IntegrityError(
-            f"{root.name} is not the bundle that was asked for: expected digest {expect_digest}, found {bundle.digest}"
-        )
-    return bundle
+__all__ = ["SHIPPED", "SHIPPED_CHECKPOINT", "Bundle", "NewEngine", "NewGraph", "open_bundle", "write_bundle", "write_folder"]
 
 
 @dataclass(frozen=True)
@@ -157,6 +48,19 @@ class NewGraph:
     measurements: Mapping[str, Json] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class NewEngine:
+    """An engine that goes into a new bundle; its fields are those of `EngineEntry`."""
+
+    name: str
+    data: bytes = field(repr=False)
+    runtime: str
+    target: str
+    version: str
+    graph: str
+    options: Mapping[str, Json] = field(default_factory=dict)
+
+
 def write_bundle(
     path: str | os.PathLike[str],
     *,
@@ -169,21 +73,20 @@ def write_bundle(
     provenance: Provenance,
     default_graph: str | None = None,
     checkpoint: bytes | None = None,
+    engines: Sequence[NewEngine] = (),
     overwrite: bool = False,
 ) -> Bundle:
     """Write a bundle (default_graph None: the first) and open it. The folder appears complete, or not at all.
 
-    Raises WorkError where `path` may not be written or the disk refuses, UsageError for graphs or a reference set that do
-    not belong together.
+    Raises WorkError where `path` may not be written or the disk refuses, UsageError for what a reader would refuse.
     """
-    from icf_deploy.bundle.replacement import new_folder  # not part of a cold start
-
     if not graphs:
         raise UsageError("a bundle needs at least one graph")
     files = {graph_file(graph.name): graph.data for graph in graphs}
     files[REFERENCE_FILE] = encode_reference(reference)
     if checkpoint is not None:
         files[CHECKPOINT_FILE] = checkpoint
+    files |= {engine_file(engine.name): engine.data for engine in engines}
     manifest = Manifest(
         preset=preset,
         stride=stride,
@@ -194,15 +97,21 @@ def write_bundle(
         checkpoint=None if checkpoint is None else FileEntry(**_facts(CHECKPOINT_FILE, checkpoint)),
         parity=parity,
         provenance=provenance,
+        engines=tuple(_engine_entry(engine) for engine in engines),
     )
-    _require_readable(manifest, files[REFERENCE_FILE])
-    root = Path(path)
-    with new_folder(root, overwrite=overwrite) as folder:
-        (folder / GRAPH_FOLDER).mkdir()
-        for file, data in files.items():
-            (folder / file).write_bytes(data)
-        (folder / MANIFEST_FILE).write_bytes(manifest.to_json())
-    return open_bundle(root)
+    _require_readable(manifest, files)
+    return write_folder(Path(path), ((MANIFEST_FILE, manifest.to_json()), *files.items()), overwrite=overwrite)
+
+
+def write_folder(path: Path, files: Iterable[tuple[str, bytes]], *, overwrite: bool) -> Bundle:
+    """Write (path in the bundle, content) pairs as a folder and open it; it appears complete, or not at all. WorkError."""
+    from icf_deploy.bundle.replacement import new_folder, write_through  # not part of a cold start
+
+    with new_folder(path, overwrite=overwrite) as folder:
+        for file, data in files:
+            (folder / file).parent.mkdir(exist_ok=True)
+            write_through(folder / file, data)
+    return open_bundle(path)
 
 
 def _graph_entry(graph: NewGraph) -> GraphEntry:
@@ -217,21 +126,32 @@ def _graph_entry(graph: NewGraph) -> GraphEntry:
     )
 
 
+def _engine_entry(engine: NewEngine) -> EngineEntry:
+    return EngineEntry(
+        **_facts(engine_file(engine.name), engine.data),
+        name=engine.name,
+        runtime=engine.runtime,
+        target=engine.target,
+        version=engine.version,
+        graph=engine.graph,
+        options=engine.options,
+    )
+
+
 def _facts(file: str, data: bytes) -> dict[str, Any]:
     """The fields of FileEntry."""
     return {"file": file, "sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
 
 
-def _require_readable(manifest: Manifest, reference: bytes) -> None:
+def _require_readable(manifest: Manifest, files: Mapping[str, bytes]) -> None:
     """UsageError where a reader would refuse what is about to be written."""
     try:
         Manifest.from_json(manifest.to_json())
+        for graph in manifest.graphs:
+            check_graph(files[graph.file], graph.file)
         entry = manifest.reference
-        decode_reference(reference, entry.photos, manifest.size, manifest.stride, entry.file)
-    except IntegrityError as error:
+        decode_reference(files[entry.file], entry.photos, manifest.size, manifest.stride, entry.file)
+        if manifest.checkpoint is not None:
+            require_safetensors(files[manifest.checkpoint.file], manifest.checkpoint.file)
+    except (IntegrityError, ValueError) as error:  # ValueError: a measurement that is no number
         raise UsageError(f"these do not make a bundle: {error}") from error
-
-
-def _packaged(name: str) -> Path:
-    """A file or folder of icf_deploy/data. (importlib.resources would say the same, and costs 20 ms of a cold start.)"""
-    return Path(str(icf_deploy.data.__file__)).with_name(name)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -70,6 +72,27 @@ def test_a_fields_absence_is_said_by_name(content: dict[str, Any]) -> None:
             read({key: value for key, value in content.items() if key != name})
 
 
+ENGINE = {
+    "name": "fp32-sm86",
+    "file": "engines/fp32-sm86.engine",
+    "sha256": "0" * 64,
+    "bytes": 1,
+    "runtime": "trt",
+    "target": "sm86",
+    "version": "tensorrt_rtx 1.7.1",
+    "graph": "fp32",
+}
+
+
+def test_engines_are_read_where_they_are_listed_and_say_nothing_where_there_are_none(content: dict[str, Any]) -> None:
+    manifest = read({**content, "engines": [ENGINE]})
+    assert [(engine.runtime, engine.target, engine.graph) for engine in manifest.engines] == [("trt", "sm86", "fp32")]
+    assert Manifest.from_json(manifest.to_json()) == manifest
+    assert manifest.files()[-1].file == "engines/fp32-sm86.engine"
+    assert "engines" not in content
+    assert read(content).engines == ()
+
+
 WRONG: dict[str, tuple[Change, str]] = {
     "absolute path": (lambda m: m["graphs"][0].update(file="/etc/passwd"), r"graphs\[0\]: file: expected 'graphs/fp32\.onnx'"),
     "parent path": (lambda m: m["graphs"][0].update(file="graphs/../../x.onnx"), "file: expected"),
@@ -77,7 +100,10 @@ WRONG: dict[str, tuple[Change, str]] = {
     "a file that is another's": (lambda m: m["graphs"][0].update(file="reference.npz"), "file: expected"),
     "reference elsewhere": (lambda m: m["reference"].update(file="../reference.npz"), "reference: file: expected"),
     "name with a slash": (lambda m: m["graphs"][0].update(name="../../x", file="graphs/../../x.onnx"), "lower-case"),
-    "name with a newline": (lambda m: m["graphs"][0].update(name="fp32\n", file="graphs/fp32\n.onnx"), "lower-case"),
+    "name with a newline": (lambda m: m["graphs"][0].update(name="fp32\n", file="graphs/fp32\n.onnx"), "unprintable"),
+    "name of a Windows device": (lambda m: m["graphs"][0].update(name="nul", file="graphs/nul.onnx"), "not a device"),
+    "name of a Windows device with an ending": (lambda m: m["graphs"][0].update(name="com1.x"), "not a device"),
+    "upper-case name": (lambda m: m["graphs"][0].update(name="FP32", file="graphs/FP32.onnx"), "lower-case"),
     "empty name": (lambda m: m["graphs"][0].update(name="", file="graphs/.onnx"), "lower-case"),
     "endless name": (lambda m: m["graphs"][0].update(name="a" * 65, file=f"graphs/{'a' * 65}.onnx"), "lower-case"),
     "short digest": (lambda m: m["graphs"][0].update(sha256="abc"), "64 hexadecimal digits, found 'abc'"),
@@ -105,7 +131,24 @@ WRONG: dict[str, tuple[Change, str]] = {
     "default graph that is a part": (lambda m: m["graphs"][0].update(part="paint"), "no whole graph"),
     "no photos": (lambda m: m["reference"].update(photos=[]), "at least one"),
     "photos that are numbers": (lambda m: m["reference"].update(photos=[1]), "a text of one line"),
-    "photo with an escape sequence": (lambda m: m["reference"].update(photos=["\x1b[31m"]), "a text of one line"),
+    "photo with an escape sequence": (lambda m: m["reference"].update(photos=["\x1b[31m"]), r"unprintable character '\\x1b'"),
+    "half a surrogate pair": (lambda m: m["provenance"].update(torch="\ud800"), r"unprintable character '\\ud800'"),
+    "text that reads backwards": (
+        lambda m: m["provenance"].update(command="\u202egpj.exe"),
+        r"unprintable character '\\u202e'",
+    ),
+    "key with an escape sequence": (lambda m: m["graphs"][0].update(measurements={"a": [{"\x9b31m": 1}]}), "unprintable"),
+    "engines as an object": (lambda m: m.update(engines={}), "engines: expected a list"),
+    "engine elsewhere": (
+        lambda m: m.update(engines=[{**ENGINE, "file": "/usr/lib/libc.so.6"}]),
+        r"engines\[0\]: file: expected",
+    ),
+    "engine of a graph that is not there": (lambda m: m.update(engines=[{**ENGINE, "graph": "fp64"}]), "no graph 'fp64'"),
+    "two engines of one name": (lambda m: m.update(engines=[ENGINE, ENGINE]), "two engines have the same name"),
+    "engine without target": (
+        lambda m: m.update(engines=[{key: value for key, value in ENGINE.items() if key != "target"}]),
+        "field 'target' is missing",
+    ),
     "checkpoint elsewhere": (
         lambda m: m.update(checkpoint={"file": "x", "sha256": "0" * 64, "bytes": 1}),
         "checkpoint: file: expected",
@@ -140,9 +183,29 @@ UNREADABLE = {
     "not UTF-8": b'{"format": 1, "preset": "\xff\xfe"}',
     "a field twice": b'{"format": 1, "format": 1}',
     "NaN": b'{"format": NaN}',
+    "infinity": b'{"format": -Infinity}',
+    "a number beyond all floats": b'{"format": 1, "measurements": 1e999}',
+    "a field twice, deep inside": b'{"a": [{"b": {"c": 1, "c": 2}}]}',
+    "nested out of sight, behind a quote": b'{"a": "\\"", "b": ' + b"[" * 40 + b"]" * 40 + b"}",
+    "an endless text": b'{"a": "' + b'\\"' * 1_000_000,
     "nested without end": b"[" * 200_000,
     "a number of a million digits": b'{"format": ' + b"1" * 1_000_000 + b"}",
 }
+
+
+def test_brackets_inside_texts_do_not_count_as_nesting(content: dict[str, Any], bundle: Bundle) -> None:
+    assert read({**content, "note": '[{"' * 1000 + "\\"}) == bundle.manifest
+
+
+def test_nesting_is_limited_even_where_the_application_lets_python_recurse_without_end() -> None:
+    script = (
+        "import sys; sys.setrecursionlimit(10**8)\n"
+        "from icf_deploy.bundle.manifest import Manifest\n"
+        "try: Manifest.from_json(b'[' * 2_000_000)\n"
+        "except Exception as error: print(error)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "manifest.json is not readable JSON (nested deeper than 32)\n"
 
 
 @pytest.mark.parametrize("data", UNREADABLE.values(), ids=UNREADABLE.keys())

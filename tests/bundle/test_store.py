@@ -17,20 +17,26 @@ from icf_deploy.bundle.store import Bundle, NewGraph, open_bundle, write_bundle
 from icf_deploy.errors import IntegrityError, UsageError
 
 GIB = 2**30
+WEIGHTS = (2).to_bytes(8, "little") + b"{}"  # the smallest safetensors file
+
+
+def model(name: str) -> bytes:
+    """The smallest ONNX model there is: an IR version, a producer's name, an empty graph."""
+    return b"\x08\x0a\x12" + bytes([len(name)]) + name.encode() + b"\x3a\x00"
 
 
 def test_what_is_written_is_what_is_read(bundle: Bundle, fields: dict[str, Any], reference: ReferenceSet) -> None:
     opened = open_bundle(bundle.path)
     graph = opened.graph("int8-bf16")
     assert (graph.data, graph.recipe, graph.size, graph.stride, graph.preset) == (
-        b"another graph",
+        model("another graph"),
         "int8+bf16",
         (128, 128),
         4,
         "icf-edge",
     )
-    assert graph.sha256 == hashlib.sha256(b"another graph").hexdigest()
-    assert opened.graph().data == b"the graph"
+    assert graph.sha256 == hashlib.sha256(model("another graph")).hexdigest()
+    assert opened.graph().data == model("the graph")
     assert opened.manifest.provenance == fields["provenance"]
     assert opened.manifest.parity == fields["parity"]
     assert opened.manifest.graphs[0].lowering == fields["graphs"][0].lowering
@@ -70,13 +76,13 @@ def test_an_unknown_graph_is_a_usage_error_that_lists_those_there_are(bundle: Bu
 
 
 def test_an_altered_graph_is_an_integrity_error_that_names_file_and_digests(bundle: Bundle) -> None:
-    (bundle.path / "graphs/fp32.onnx").write_bytes(b"the grapf")
-    expected, found = (hashlib.sha256(data).hexdigest()[:12] for data in (b"the graph", b"the grapf"))
+    (bundle.path / "graphs/fp32.onnx").write_bytes(model("the grapf"))
+    expected, found = (hashlib.sha256(data).hexdigest()[:12] for data in (model("the graph"), model("the grapf")))
     with pytest.raises(
         IntegrityError, match=rf"graphs/fp32\.onnx is not what was written.*{expected}.*{found}.*Copy the bundle"
     ):
         bundle.graph()
-    assert bundle.graph("int8-bf16").data == b"another graph"
+    assert bundle.graph("int8-bf16").data == model("another graph")
 
 
 @pytest.mark.parametrize("file", ["graphs/fp32.onnx", "graphs/int8-bf16.onnx", "reference.npz"])
@@ -107,7 +113,7 @@ def test_a_bundle_that_is_not_there_says_how_to_write_one(tmp_path: Path) -> Non
 
 def test_a_folder_or_file_that_is_no_bundle_says_so(tmp_path: Path) -> None:
     (tmp_path / "file.icf").write_text("hello")
-    with pytest.raises(IntegrityError, match=r"file\.icf is a file"):
+    with pytest.raises(IntegrityError, match=r"file\.icf is not a bundle: .*.icf-deploy pack"):
         open_bundle(tmp_path / "file.icf")
     with pytest.raises(IntegrityError, match=r"is not a bundle: it has no manifest\.json"):
         open_bundle(tmp_path)
@@ -115,18 +121,18 @@ def test_a_folder_or_file_that_is_no_bundle_says_so(tmp_path: Path) -> None:
 
 def test_a_digest_that_is_trusted_pins_every_byte_of_the_bundle(bundle: Bundle, tmp_path: Path, fields: dict[str, Any]) -> None:
     assert open_bundle(bundle.path, expect_digest=bundle.digest.upper()).digest == bundle.digest
-    forged = [NewGraph("fp32", b"the evil graph", "fp32", (64, 96))]  # with hashes that fit
+    forged = [NewGraph("fp32", model("the evil graph"), "fp32", (64, 96))]  # with hashes that fit
     write_bundle(bundle.path, **{**fields, "graphs": forged}, overwrite=True)
-    assert open_bundle(bundle.path).graph().data == b"the evil graph"
+    assert open_bundle(bundle.path).graph().data == model("the evil graph")
     with pytest.raises(IntegrityError, match="is not the bundle that was asked for"):
         open_bundle(bundle.path, expect_digest=bundle.digest)
 
 
 def test_a_checkpoint_travels_in_the_bundle(tmp_path: Path, fields: dict[str, Any]) -> None:
-    graph = write_bundle(tmp_path / "with.icf", **fields, checkpoint=b"weights").checkpoint()
+    graph = write_bundle(tmp_path / "with.icf", **fields, checkpoint=WEIGHTS).checkpoint()
     assert graph is not None
-    assert (graph.data, graph.recipe, graph.size, graph.stride) == (b"weights", "fp32", (64, 96), 4)
-    (tmp_path / "with.icf/checkpoint.safetensors").write_bytes(b"Weights")
+    assert (graph.data, graph.recipe, graph.size, graph.stride) == (WEIGHTS, "fp32", (64, 96), 4)
+    (tmp_path / "with.icf/checkpoint.safetensors").write_bytes(WEIGHTS[:-1])
     with pytest.raises(IntegrityError, match=r"checkpoint\.safetensors is not what was written"):
         open_bundle(tmp_path / "with.icf").checkpoint()
 
@@ -140,12 +146,12 @@ def test_the_shipped_bundle_takes_the_packaged_checkpoint_only_if_it_was_exporte
     same: bool, tmp_path: Path, fields: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(icf_deploy.data, "__file__", str(tmp_path / "__init__.py"))
-    (tmp_path / store.SHIPPED_CHECKPOINT).write_bytes(b"weights")
-    digest = hashlib.sha256(b"weights" if same else b"older weights").hexdigest()
+    (tmp_path / store.SHIPPED_CHECKPOINT).write_bytes(WEIGHTS)
+    digest = hashlib.sha256(WEIGHTS if same else b"older").hexdigest()
     provenance = type(fields["provenance"])(**{**vars(fields["provenance"]), "source": Source("w.safetensors", digest)})
     write_bundle(tmp_path / store.SHIPPED, **{**fields, "provenance": provenance})
     checkpoint = open_bundle().checkpoint()
-    assert (checkpoint is not None and checkpoint.data == b"weights") is same
+    assert (checkpoint is not None and checkpoint.data == WEIGHTS) is same
     assert open_bundle(tmp_path / store.SHIPPED).checkpoint() is None
 
 
@@ -160,7 +166,7 @@ def test_a_link_inside_a_bundle_is_not_followed(bundle: Bundle, tmp_path: Path, 
 
 def test_a_bundle_may_itself_be_reached_through_a_link(bundle: Bundle, tmp_path: Path) -> None:
     (tmp_path / "current.icf").symlink_to(bundle.path)
-    assert open_bundle(tmp_path / "current.icf").graph().data == b"the graph"
+    assert open_bundle(tmp_path / "current.icf").graph().data == model("the graph")
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -130,6 +131,14 @@ class Small:
     low: Callable[[int], bytes]
     int8: Callable[[], bytes]
     onnx: Callable[..., bytes]
+
+
+@pytest.fixture(autouse=True)
+def cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Every test starts with an empty cache of its own."""
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("ICF_DEPLOY_CACHE", str(folder))
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -10,29 +10,63 @@ from typing import Any
 import numpy as np
 import pytest
 
-from icf_deploy.errors import ArtefactError, UsageError
+from icf_deploy.errors import ArtefactError, EngineUnavailableError, UsageError
 from icf_deploy.runtimes import registry
 from icf_deploy.runtimes.base import Engine, FloatArray, Graph, Session, Target
+from icf_deploy.runtimes.session import known_devices
+from icf_deploy.runtimes.trt_library import CONSUMER_NAMES
 
 EXACT = 1e-3  # CIELAB units; ab here reaches 50, float32 sums of 72 terms stay far below
 BF16 = 1.0  # CIELAB units; 8 bits of mantissa on values up to 50
-ENGINES = ("ort:cpu", "openvino:cpu", "openvino:cpu-bf16", "pytorch:cpu")
+TF32 = 0.5  # CIELAB units; 10 bits of mantissa on values up to 50
+# Devices that run something; trt also has names of absent GPUs, for which it only builds.
+CUDA_ENGINES = ("ort:cuda", "ort:tensorrt", "pytorch:cuda", "pytorch:cuda-compiled", "trt:cuda", "trt:cuda-tf32")
+OTHER_ENGINES = (
+    "ort:cpu",
+    *("ort:openvino", "ort:directml", "ort:coreml", "ort:xnnpack", "ort:qnn", "ort:migraphx"),
+    *("openvino:cpu", "openvino:cpu-bf16", "openvino:gpu", "openvino:npu"),
+    *("pytorch:cpu", "pytorch:compiled"),
+)
 
 
 def test_this_file_checks_every_runtime_and_device_of_the_registry() -> None:
-    known = {f"{name}:{device}" for name in registry.names() for device in registry.get(name).devices()}
-    assert known == set(ENGINES)
+    known = {f"{name}:{device}" for name in registry.names() for device in known_devices(registry.get(name))}
+    assert known - {f"trt:{name}" for name in CONSUMER_NAMES} == {*CUDA_ENGINES, *OTHER_ENGINES}
 
 
-@pytest.fixture(params=ENGINES)
+def _runs_here(name: str) -> bool:
+    """Whether this machine has the engine, its device, and instructions for the format that makes the device what it is."""
+    runtime, device = registry.get(name), registry.split(name)[1]
+    if not runtime.available().ok or device not in runtime.devices():
+        return False
+    return ("bf16" if device == "cpu-bf16" else "fp32") in runtime.formats(device)
+
+
+HERE = [
+    pytest.param(name, marks=[pytest.mark.gpu] if name in CUDA_ENGINES else [])
+    for name in (*OTHER_ENGINES, *CUDA_ENGINES)
+    if _runs_here(name)
+]
+ABSENT = [
+    name
+    for name in (*OTHER_ENGINES, *CUDA_ENGINES)
+    if registry.split(name)[1] not in registry.get(name.partition(":")[0]).devices()
+]
+
+
+@pytest.mark.parametrize("name", ABSENT)
+def test_an_engine_or_device_that_is_not_here_is_an_error_with_what_brings_it_and_no_other_takes_its_place(
+    name: str, small: Any
+) -> None:
+    runtime, device = registry.get(name), registry.split(name)[1]
+    recipe = "fp32" if device not in ("npu", "qnn") else "int8"
+    with pytest.raises(EngineUnavailableError, match=r"(?i)install|driver"):
+        runtime.build(small.graph(small.fp32(), recipe), Target(device))
+
+
+@pytest.fixture(params=HERE)
 def engine_name(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, small: Any) -> str:
     name = str(request.param)
-    runtime = registry.get(name)
-    availability = runtime.available()
-    if not availability.ok:
-        pytest.skip(f"{name}: {availability.reason}")
-    if name == "openvino:cpu-bf16" and "bf16" not in runtime.formats("cpu-bf16"):
-        pytest.skip("this CPU has no bf16")
     if name.startswith("pytorch"):
         monkeypatch.setattr("icf_deploy.network.checkpoint.load_checkpoint", lambda data: small.network)
     return name
@@ -52,7 +86,7 @@ def session(engine: Engine) -> Iterator[Session]:
 
 @pytest.fixture
 def tolerance(engine_name: str) -> float:
-    return BF16 if engine_name.endswith("bf16") else EXACT
+    return BF16 if engine_name.endswith("bf16") else TF32 if engine_name.endswith("tf32") else EXACT
 
 
 def test_gives_the_ab_that_float64_arithmetic_gives(session: Session, gray: FloatArray, small: Any, tolerance: float) -> None:
@@ -131,8 +165,13 @@ def test_a_closed_session_says_so_and_closing_twice_does_nothing(session: Sessio
 
 
 def test_reports_the_formats_that_computed(session: Session, engine_name: str) -> None:
+    if set(session.formats) == {"unreported"}:
+        pytest.skip(f"{engine_name} does not tell")
+    if engine_name.endswith("tf32"):
+        assert set(session.formats) <= {"tf32", "fp32"}
+        return
     expected = "bf16" if engine_name.endswith("bf16") else "fp32"
-    assert session.formats[expected] >= 2  # two convolutions
+    assert session.formats[expected] >= 1 if engine_name.startswith("trt") else session.formats[expected] >= 2  # convolutions
     assert set(session.formats) == {expected}
 
 
@@ -143,7 +182,7 @@ def test_an_engine_of_another_runtime_is_refused(engine: Engine) -> None:
 
 def test_a_device_that_there_is_not_is_a_usage_error_that_lists_those_there_are(engine: Engine, small: Any) -> None:
     runtime = registry.get(engine.runtime)
-    with pytest.raises(UsageError, match=f"{runtime.name}:cpu"):
+    with pytest.raises(UsageError, match=f"{runtime.name}:{known_devices(runtime)[0]}"):
         runtime.build(small.graph(small.fp32()), Target("abacus"))
 
 

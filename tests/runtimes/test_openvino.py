@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,11 @@ from onnx import TensorProto
 
 from icf_deploy.errors import ArtefactError, EngineUnavailableError
 from icf_deploy.runtimes import openvino as module
-from icf_deploy.runtimes.base import Engine, FloatArray, Graph
-from icf_deploy.runtimes.openvino import OpenvinoRuntime, _precision
+from icf_deploy.runtimes import openvino_compile
+from icf_deploy.runtimes.base import Engine, FloatArray, Graph, Target
+from icf_deploy.runtimes.cache import default_cache
+from icf_deploy.runtimes.openvino import OpenvinoRuntime
+from icf_deploy.runtimes.openvino_compile import Plan, plan_for, precision_of
 
 pytest.importorskip("openvino")
 EngineOf = Callable[..., Engine]
@@ -66,7 +70,7 @@ def test_a_recipe_that_asks_for_int8_over_a_graph_without_it_is_refused_when_ope
 def test_a_format_that_this_cpu_lacks_is_refused_before_anything_is_compiled(
     small: Any, engine_of: EngineOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_capabilities", lambda: frozenset({"FP32", "INT8"}))
+    monkeypatch.setattr(module, "_capabilities", lambda device: frozenset({"FP32", "INT8"}))
     with pytest.raises(ArtefactError, match="would not execute bf16 on this CPU"):
         engine_of(OpenvinoRuntime(), small.graph(small.fp32()), "cpu-bf16")
     with pytest.raises(ArtefactError, match="would not execute fp16"):
@@ -88,16 +92,137 @@ def test_a_format_that_this_cpu_lacks_is_refused_before_anything_is_compiled(
     ],
 )
 def test_the_precision_hint_is_that_of_what_the_graph_itself_does_not_convert(recipe: str, device: str, expected: str) -> None:
-    assert _precision(Graph(b"", "", (32, 32), 1, recipe), device) == expected
+    assert precision_of(Graph(b"", "", (32, 32), 1, recipe), device) == expected
 
 
 @pytest.mark.parametrize("recipe, device", [("fp16+fp32", "cpu"), ("fp16", "cpu-bf16"), ("bf16+fp16", "cpu")])
 def test_fp16_in_a_part_of_the_graph_is_refused_because_it_would_run_everywhere_or_nowhere(recipe: str, device: str) -> None:
     with pytest.raises(ArtefactError, match="whole graph or nowhere"):
-        _precision(Graph(b"", "", (32, 32), 1, recipe), device)
+        precision_of(Graph(b"", "", (32, 32), 1, recipe), device)
 
 
 def test_a_missing_engine_names_the_extra_to_install(monkeypatch: pytest.MonkeyPatch, small: Any, engine_of: EngineOf) -> None:
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(EngineUnavailableError, match=r"pip install 'icf-deploy\[openvino\]'"):
         engine_of(OpenvinoRuntime(), small.graph(small.fp32()))
+
+
+def compiled_again(*_: object) -> None:
+    raise AssertionError("it was compiled again")
+
+
+def test_a_second_opening_takes_the_compiled_model_from_the_cache_and_gives_the_same_bytes(
+    small: Any, engine_of: EngineOf, gray: FloatArray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = engine_of(OpenvinoRuntime(), small.graph(small.fp32()))
+    with OpenvinoRuntime().open(engine) as session:
+        expected, formats = session.run(gray), session.formats
+    monkeypatch.setattr(openvino_compile, "_compile", compiled_again)
+    with OpenvinoRuntime().open(engine) as session:
+        assert session.run(gray).tobytes() == expected.tobytes()
+        assert session.formats == formats
+
+
+def test_other_threads_another_device_and_another_graph_are_compiled_anew(
+    small: Any, engine_of: EngineOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime, graph = OpenvinoRuntime(), small.graph(small.fp32())
+    runtime.open(engine_of(runtime, graph)).close()
+    monkeypatch.setattr(openvino_compile, "_compile", compiled_again)
+    other = small.graph(small.fp32() + b"\x82\x01\x01x")  # the same graph with a field more
+    for engine in (
+        replace(engine_of(runtime, graph), target=Target("cpu", 7)),
+        replace(engine_of(runtime, graph), target=Target("cpu-bf16", 1)),
+        engine_of(runtime, other),
+    ):
+        with pytest.raises(AssertionError, match="compiled again"):
+            runtime.open(engine)
+
+
+def test_bytes_that_were_changed_after_the_engine_was_built_do_not_get_the_model_of_the_old_ones(
+    small: Any, engine_of: EngineOf
+) -> None:
+    engine = engine_of(OpenvinoRuntime(), small.graph(small.fp32()))
+    OpenvinoRuntime().open(engine).close()
+    with pytest.raises(ArtefactError):
+        OpenvinoRuntime().open(replace(engine, data=engine.data[:100]))
+
+
+def test_a_kept_model_that_openvino_does_not_take_back_is_compiled_again(
+    small: Any, engine_of: EngineOf, gray: FloatArray
+) -> None:
+    runtime = OpenvinoRuntime()
+    engine = engine_of(runtime, small.graph(small.fp32()))
+    key = runtime.cache_key(engine.graph, engine.target)
+    assert key is not None
+    default_cache().put(key, b"not a model of OpenVINO")
+    with runtime.open(engine) as session:
+        np.testing.assert_allclose(session.run(gray), small.network.expected(gray), rtol=0, atol=1e-3)
+    assert default_cache().get(key) is None
+
+
+def test_the_key_names_engine_processor_and_every_option(small: Any, engine_of: EngineOf) -> None:
+    key = OpenvinoRuntime().cache_key(small.graph(small.fp32()), Target("cpu", 1))
+    assert key is not None
+    assert key.fields["graph"] == small.graph(small.fp32()).sha256
+    assert key.fields["option INFERENCE_PRECISION_HINT"] == "f32"
+    assert {"engine", "device", "capability", "processor", "os", "machine", "code", "recipe"} <= set(key.fields)
+
+
+@pytest.mark.parametrize(
+    "threads, cores, streams", [(1, 2, 2), (2, 2, 1), (1, 1, 1), (4, 64, 8), (2, 8, 4), (3, 8, 2), (9, 8, 1)]
+)
+def test_cores_that_one_call_leaves_idle_serve_other_calls_in_streams_of_their_own(
+    threads: int, cores: int, streams: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(openvino_compile, "usable_cores", lambda: cores)
+    options = dict(plan_for(Graph(b"", "", (32, 32), 1), Target("cpu", threads)).options)
+    assert (options["NUM_STREAMS"], options["INFERENCE_NUM_THREADS"]) == (streams, streams * threads)
+
+
+@pytest.mark.parametrize(
+    "names, expected",
+    [
+        (["CPU"], ("cpu", "cpu-bf16")),
+        (["CPU", "GPU"], ("cpu", "cpu-bf16", "gpu")),
+        (["CPU", "GPU.0", "GPU.1", "NPU"], ("cpu", "cpu-bf16", "gpu", "gpu.0", "gpu.1", "npu")),
+    ],
+)
+def test_devices_are_those_that_openvino_finds(
+    names: list[str], expected: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Core:
+        available_devices = names
+
+    monkeypatch.setattr("openvino.Core", Core)
+    assert OpenvinoRuntime().devices() == expected
+
+
+def test_a_gpu_and_an_npu_are_held_to_the_graphs_format_and_an_npu_takes_photo_by_photo() -> None:
+    fp32, fp16 = Graph(b"", "", (32, 32), 1), Graph(b"", "", (32, 32), 1, "fp16")
+    gpu, npu = plan_for(fp32, Target("gpu.1")), plan_for(fp16, Target("npu"))
+    assert (gpu.device, gpu.photo_by_photo) == ("GPU.1", False)
+    assert (npu.device, npu.photo_by_photo) == ("NPU", True)
+    assert dict(gpu.options)["INFERENCE_PRECISION_HINT"] == "f32"
+    assert dict(npu.options)["INFERENCE_PRECISION_HINT"] == "f16"
+
+
+def test_an_npu_refuses_float32_which_it_would_compute_in_float16(small: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_device_names", lambda: ("cpu", "npu"))
+    monkeypatch.setattr(module, "_capabilities", lambda device: frozenset({"FP16", "INT8"}))
+    for recipe in ("fp32", "int8"):
+        with pytest.raises(ArtefactError, match="would not execute fp32 on this NPU"):
+            OpenvinoRuntime().build(small.graph(small.fp32(), recipe), Target("npu"))
+
+
+def test_a_batch_on_a_device_that_takes_one_photo_is_run_photo_by_photo(
+    small: Any, engine_of: EngineOf, gray: FloatArray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def one_by_one(graph: Graph, target: Target) -> Plan:
+        return replace(plan_for(graph, target), photo_by_photo=True)
+
+    for place in (module, openvino_compile):
+        monkeypatch.setattr(place, "plan_for", one_by_one)
+    with OpenvinoRuntime().open(engine_of(OpenvinoRuntime(), small.graph(small.fp32()))) as session:
+        np.testing.assert_allclose(session.run(gray), small.network.expected(gray), rtol=0, atol=1e-3)
+        assert str(session._model.input(0).partial_shape) == "[1,1,64,96]"  # type: ignore[attr-defined]

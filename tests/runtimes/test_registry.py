@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from icf_deploy.errors import EngineUnavailableError, UsageError
-from icf_deploy.runtimes import registry
+from icf_deploy.runtimes import cuda, registry
 from icf_deploy.runtimes.base import Graph
 
 FAKE = """
@@ -83,7 +83,7 @@ def test_an_unknown_engine_is_a_usage_error_that_lists_those_there_are() -> None
         registry.get("opnvino")
 
 
-@pytest.mark.parametrize("name", ["ort:cuda", "ort:", "openvino:CPU"])
+@pytest.mark.parametrize("name", ["ort:abacus", "ort:", "openvino:CPU", "trt:cpu", "pytorch:gpu"])
 def test_an_unknown_device_is_a_usage_error_that_lists_those_there_are(name: str) -> None:
     with pytest.raises(UsageError, match="choose one of"):
         registry.get(name)
@@ -115,11 +115,43 @@ def test_preferred_lists_what_is_installed_best_first(
     assert registry.preferred() == expected
 
 
+@pytest.mark.parametrize(
+    "installed, gpu, cuda_provider, expected",
+    [
+        (("trt", "ort", "pytorch"), True, True, ("trt", "ort:cuda", "ort", "pytorch")),
+        (("trt", "ort", "pytorch"), True, False, ("trt", "ort", "pytorch")),
+        (("ort",), True, True, ("ort:cuda", "ort")),
+        (("trt", "ort"), False, True, ("ort",)),
+    ],
+)
+def test_engines_for_a_gpu_come_first_where_there_is_one_and_not_at_all_where_there_is_none(
+    installed: tuple[str, ...], gpu: bool, cuda_provider: bool, expected: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    only(monkeypatch, *installed)
+    monkeypatch.setattr(cuda, "driver_present", lambda: gpu)
+    monkeypatch.setattr(registry, "_has_cuda_provider", lambda: cuda_provider)
+    assert registry.preferred() == expected
+    for name in expected:
+        assert registry.line(name) is registry.RUNTIMES[name.partition(":")[0]]
+        assert registry.split(name)[0] in registry.RUNTIMES
+
+
+def test_the_cuda_provider_is_found_by_its_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "onnxruntime"
+    (package / "capi").mkdir(parents=True)
+    (package / "__init__.py").write_text("raise AssertionError('it was imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "onnxruntime", raising=False)
+    assert not registry._has_cuda_provider()
+    (package / "capi" / "libonnxruntime_providers_cuda.so").write_bytes(b"")
+    assert registry._has_cuda_provider()
+
+
 def test_looking_for_engines_imports_none_of_them() -> None:
     script = (
         "import sys; from icf_deploy.runtimes import registry; registry.preferred(); "
         "[registry.split(name) for name in registry.names()]; "
-        "print(sorted({'torch', 'onnx', 'onnxruntime', 'openvino', 'cv2'} & set(sys.modules)))"
+        "print(sorted({'torch', 'onnx', 'onnxruntime', 'openvino', 'cv2', 'tensorrt_rtx', 'cuda'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout.strip() == "[]"
 

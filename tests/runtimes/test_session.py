@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 
+from icf_deploy.errors import UsageError
 from icf_deploy.runtimes.base import FloatArray, Graph
 from icf_deploy.runtimes.session import EngineSession
 
@@ -45,3 +49,33 @@ def test_what_an_engine_holds_is_freed_once_also_when_the_block_raises() -> None
 
 def test_output_size_is_the_size_over_the_stride() -> None:
     assert RecordingSession().output_size == (16, 24)
+
+
+def test_closing_waits_for_calls_that_are_under_way_and_refuses_new_ones() -> None:
+    inside, may_end = threading.Event(), threading.Event()
+    order: list[str] = []
+
+    class SlowSession(RecordingSession):
+        def _compute(self, gray: FloatArray) -> FloatArray:
+            inside.set()
+            assert may_end.wait(30)
+            order.append("computed")
+            return gray
+
+        def _release(self) -> None:
+            order.append("released")
+
+    session, gray = SlowSession(), np.zeros((1, 1, 64, 96), np.float32)
+    with ThreadPoolExecutor(2) as pool:
+        running = pool.submit(session.run, gray)
+        assert inside.wait(30)
+        closing = pool.submit(session.close)
+        while not session._closed:
+            pass
+        with pytest.raises(UsageError, match="closed"):
+            session.run(gray)
+        assert not closing.done()
+        may_end.set()
+        running.result()
+        closing.result()
+    assert order == ["computed", "released"]

@@ -1,0 +1,23 @@
+"""Measuring engines so that the number can be trusted: `benchmark` one bundle's engines, `compare` any candidates."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from icf_deploy.benchmarks.bench import BenchResult, benchmark
+    from icf_deploy.benchmarks.candidate import Candidate
+    from icf_deploy.benchmarks.paired import Comparison, compare
+
+__all__ = ["BenchResult", "Candidate", "Comparison", "benchmark", "compare"]
+
+_HOMES = {"BenchResult": "bench", "benchmark": "bench", "Candidate": "candidate", "Comparison": "paired", "compare": "paired"}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is asked for: the worker process must start fast."""
+    import importlib
+
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

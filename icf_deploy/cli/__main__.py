@@ -1,0 +1,5 @@
+"""`python -m icf_deploy.cli` is `icf-deploy`."""
+
+from icf_deploy.cli import main
+
+main()

@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import nullcontext
+from pathlib import Path
+
+import pytest
+
+QUICK = ("--seconds", "0.1", "--threads", "1", "--processes", "1")
+
+
+def test_the_table_has_a_row_per_engine_and_fits_80_columns(icf, tiny_bundle: Path) -> None:
+    found = icf("bench", tiny_bundle, "--engine", "ort", "--engine", "openvino", *QUICK)
+    assert (found.status, found.err) == (0, "")
+    lines = found.out.splitlines()
+    assert "tiny.icf" in lines[0]
+    rows = [line for line in lines if line.startswith(("ort ", "openvino "))]
+    assert len(rows) == 2 and all("fp32" in row for row in rows)
+    assert max(map(len, lines[1:5])) <= 80
+    assert any(line.startswith("scope engine") for line in lines)
+    assert any(line.startswith("openvino: ") and "times the latency of ort" in line for line in lines)
+
+
+def test_json_and_the_written_file_are_the_same_result(icf, tiny_bundle: Path, tmp_path: Path) -> None:
+    found = icf("bench", tiny_bundle, "--engine", "ort", *QUICK, "--json", "-o", tmp_path / "r.json")
+    assert found.status == 0
+    document = found.document
+    assert document == json.loads((tmp_path / "r.json").read_text())
+    assert document["schema"] == "icf-bench 1"
+    assert document["rows"][0]["calls"] >= 100
+    assert document["rows"][0]["drift"]["metrics"]["de2000_p95"] < 1e-3
+
+
+def test_the_scope_of_a_photo_is_measured_and_named(icf, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("icf_deploy.benchmarks.inputs.PHOTO_SIDE", 96)
+    monkeypatch.setattr("icf_deploy.benchmarks.bench.PHOTO_SIDE", 96)
+    found = icf("bench", tiny_bundle, "--engine", "ort", "--scope", "image", "--calls", "1", *QUICK)
+    assert found.status == 0
+    assert "scope image, photos of 96x96" in found.out
+
+
+@pytest.mark.parametrize("kind", ["existing", "folder", "nowhere"])
+def test_an_output_that_could_not_be_written_is_refused_before_measuring(
+    icf, kind: str, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    output = {"existing": tmp_path / "r.json", "folder": tmp_path, "nowhere": tmp_path / "none/r.json"}[kind]
+    (tmp_path / "r.json").write_text("mine")
+    found = icf("bench", tiny_bundle, "--engine", "ort", "--seconds", "1000", "-o", output)
+    assert found.status == 1 and str(output) in found.error
+    assert (tmp_path / "r.json").read_text() == "mine"
+
+
+def test_an_existing_output_may_be_replaced(icf, tiny_bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "r.json").write_text("mine")
+    assert icf("bench", tiny_bundle, "--engine", "ort", *QUICK, "-o", tmp_path / "r.json", "--overwrite").status == 0
+    assert json.loads((tmp_path / "r.json").read_text())["schema"] == "icf-bench 1"
+
+
+def test_an_unknown_engine_and_a_bundle_that_is_none_have_their_statuses(icf, tiny_bundle: Path, tmp_path: Path) -> None:
+    assert icf("bench", tiny_bundle, "--engine", "orc").status == 2
+    assert icf("bench", tmp_path / "none.icf").status == 6
+
+
+def test_an_engine_that_cannot_run_costs_its_row_and_status_1(icf, tiny_bundle: Path) -> None:
+    found = icf("bench", tiny_bundle, "--engine", "pytorch", "--engine", "ort", *QUICK)
+    assert found.status == 1
+    assert "--with-checkpoint" in found.error
+    assert any(line.startswith("pytorch") and "failed" in line for line in found.out.splitlines())
+
+
+def test_where_no_engine_can_run_the_status_says_why(icf, tiny_bundle: Path) -> None:
+    assert icf("bench", tiny_bundle, "--engine", "pytorch", *QUICK).status == 5
+
+
+def test_an_interrupted_run_keeps_what_was_measured(
+    icf, tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(_: int, __: int, what: str) -> None:
+        if what.startswith("round 4"):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("icf_deploy.cli.bench.progress_bar", lambda: nullcontext(interrupt))
+    found = icf("bench", tiny_bundle, "--engine", "ort", *QUICK, "-o", tmp_path / "r.json")
+    assert found.status == 130
+    assert "interrupted: this is what was measured until then" in found.out
+    document = json.loads((tmp_path / "r.json").read_text())
+    assert document["interrupted"]
+    assert [turn["round"] for turn in document["rows"][0]["turns"]] == [0, 1, 2]
+    assert document["rows"][0]["drift"] is not None
+
+
+def seconds_used(process: Path) -> float:
+    """Processor time of a process of /proc (proc(5), fields 14 and 15 of stat)."""
+    fields = (process / "stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
+def test_an_interrupted_process_ends_with_130_and_leaves_no_worker(tiny_bundle: Path) -> None:
+    running = subprocess.Popen(
+        [sys.executable, "-m", "icf_deploy.cli", "bench", str(tiny_bundle), "--engine", "ort", "--seconds", "1000"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    workers: list[Path] = []
+    while running.poll() is None and not any(seconds_used(worker) > 0.3 for worker in workers):
+        time.sleep(0.05)
+        children = Path(f"/proc/{running.pid}/task/{running.pid}/children").read_text().split()
+        workers = [Path("/proc") / child for child in children]
+        workers = [worker for worker in workers if b"benchmarks.worker" in (worker / "cmdline").read_bytes()]
+    os.killpg(running.pid, signal.SIGINT)  # as the terminal does: the workers hear it, too
+    _, err = running.communicate()
+    assert running.returncode == 130, err
+    assert "Traceback" not in err
+    assert not any(worker.exists() for worker in workers)

@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from icf_deploy.bundle.store import Bundle, open_bundle
+
+
+@pytest.fixture
+def asked(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What the command asks of export_bundle, which gives the tiny bundle instead of working."""
+    seen: dict[str, Any] = {}
+
+    def export_bundle(source: Any, output: Any, *, progress: Any, **options: Any) -> Bundle:
+        progress("working")
+        seen.update(options, source=source, output=output)
+        return open_bundle(tiny_bundle)
+
+    monkeypatch.setattr("icf_deploy.export.pipeline.export_bundle", export_bundle)
+    return seen
+
+
+def test_without_options_the_defaults_of_the_library_hold(icf, asked: dict[str, Any], tiny_bundle: Path) -> None:
+    found = icf("export")
+    assert found.status == 0
+    assert found.out == f"{tiny_bundle}\n"
+    assert found.err.splitlines()[0] == "working ..."
+    assert asked.pop("command").startswith("icf-deploy")
+    assert asked == {"source": None, "output": None, "size": (256, 256), "overwrite": False, "with_checkpoint": False}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["x.pth"], {"source": "x.pth"}),
+        (["-o", "y.icf"], {"output": Path("y.icf")}),
+        (["--size", "512"], {"size": (512, 512)}),
+        (["--size", "256x384"], {"size": (256, 384)}),
+        (["--overwrite"], {"overwrite": True}),
+        (["--with-checkpoint"], {"with_checkpoint": True}),
+        (["--no-lowering"], {"lowering": False}),
+        (["--keep", "a", "--keep", "b"], {"keep": ("a", "b")}),
+        (["--portable-ops"], {"portable_ops": True}),
+        (["--split"], {"split": True}),
+        (["--precision", "fp32"], {}),
+    ],
+)
+def test_every_option_reaches_the_library(icf, arguments: list[str], expected: dict[str, Any], asked: dict[str, Any]) -> None:
+    assert icf("export", *arguments).status == 0
+    assert {name: asked[name] for name in expected} == expected
+
+
+def test_json_names_the_bundle_and_its_parity(icf, asked: dict[str, Any], tiny_bundle: Path) -> None:
+    document = icf("export", "--json").document
+    assert document["bundle"] == str(tiny_bundle)
+    assert document["max_abs_ab"] == 0
+
+
+def test_the_real_export_refuses_an_existing_output_and_a_checkpoint_that_is_none(icf, tmp_path: Path) -> None:
+    (tmp_path / "x.icf").mkdir()
+    (tmp_path / "x.pth").write_text("no weights")
+    assert icf("export", tmp_path / "x.pth", "-o", tmp_path / "x.icf").status == 1
+    assert icf("export", tmp_path / "x.pth", "-o", tmp_path / "y.icf").status == 4
+    assert not (tmp_path / "y.icf").exists()
+    assert icf("export", "--size", "250").status == 2
+
+
+def test_a_device_without_torch_is_told_what_to_install(icf, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "torch" else real(name, *rest))
+    for arguments in (["export"], ["train", "--photos", ".", "-o", "x.safetensors", "--steps", "1"]):
+        found = icf(*arguments)
+        assert found.status == 5 and "pip install 'icf-deploy[" in found.error and "torch" in found.error

@@ -5,6 +5,7 @@ Devices: `cpu` and `cuda` run it eagerly, `compiled` and `cuda-compiled` after `
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, cast
 
@@ -105,7 +106,7 @@ class PytorchSession(EngineSession):
                 f"this checkpoint is {network.preset} with stride {network.stride}, and the bundle says "
                 f"{graph.preset or 'any preset'} with stride {graph.stride}: it belongs to another network"
             )
-        self._threads = thread_count(engine.target.threads)
+        self._threads, self._thread = thread_count(engine.target.threads), threading.local()
         _pin_float32(self._threads)
         self._device = torch.device("cuda" if device in (CUDA, CUDA_COMPILED) else "cpu")
         self._network: ColorizationNetwork | None = network.eval().float().to(self._device)
@@ -144,9 +145,14 @@ class PytorchSession(EngineSession):
     def _call(self, forward: Callable[[torch.Tensor], torch.Tensor], gray: FloatArray) -> FloatArray:
         import torch
 
+        if not hasattr(self._thread, "ready"):
+            # A thread takes the number over at its first parallel operation, and `torch.compile` looks before that.
+            torch.set_num_threads(self._threads)
+            self._thread.ready = True
+        # NumPy gives an axis of length 1 any stride; PyTorch would compile the network again for each.
+        tensor = torch.from_numpy(gray.reshape(-1).reshape(gray.shape))
         with torch.inference_mode():
-            ab = forward(torch.from_numpy(gray).to(self._device))
-            return cast("FloatArray", ab.contiguous().cpu().numpy())
+            return cast("FloatArray", forward(tensor.to(self._device)).contiguous().cpu().numpy())
 
     def _release(self) -> None:
         self._network = self._forward = None

@@ -21,7 +21,6 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-INDEX = "https://pypi.org/simple"
 PYTHONS = ("3.10", "3.11", "3.12", "3.13", "3.14")
 GLIBC = range(5, 36)  # up to 2.35, that of Ubuntu 22.04 and of JetPack 6
 PLATFORMS = {
@@ -87,7 +86,7 @@ def wheels(package: str) -> Found:
 
 def newest(package: str, platforms: Iterable[str], python: str) -> str | None:
     """The newest version with a wheel, by pip; None where there is none. CalledProcessError where PyPI cannot be asked."""
-    command = [sys.executable, "-m", "pip", "index", "versions", package, "--json", "--index-url", INDEX]
+    command = [sys.executable, "-m", "pip", "index", "versions", package, "--json", "--isolated"]
     command += ["--only-binary", ":all:", "--implementation", "cp", "--python-version", python]
     command += [word for platform in platforms for word in ("--platform", platform)]
     done = subprocess.run(command, capture_output=True, text=True, env=_environment(), check=False)
@@ -107,7 +106,7 @@ def _environment() -> dict[str, str]:
 def report(extras: Mapping[str, list[Requirement]], packages: Mapping[str, Found]) -> str:
     """Both tables, in Markdown."""
     lines = [
-        f"Checked on {datetime.date.today().isoformat()} with pip {_pip_version()} against {INDEX}; "
+        f"Checked on {datetime.date.today().isoformat()} with pip {_pip_version()} against PyPI; "
         f"Linux: glibc 2.{GLIBC[-1]} and older.",
         "",
         "| extra | " + " | ".join(PLATFORMS) + " |",

@@ -7,7 +7,6 @@ import os
 import subprocess
 import venv
 from pathlib import Path
-from typing import Any
 
 import pytest
 

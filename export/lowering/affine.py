@@ -26,10 +26,13 @@ def batch_norm_affine(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
 
 
 def takes_affine_input(layer: nn.Module) -> bool:
-    """Whether an affine map of the input can be folded in: linear, one group, and no padding that the shift would miss."""
-    if isinstance(layer, nn.Conv2d):
+    """Whether an affine map of the input can be folded in: linear, one group, and no padding that the shift would miss.
+
+    The exact classes: a subclass may pad in its own way.
+    """
+    if type(layer) is nn.Conv2d:
         return layer.groups == 1 and tuple(layer.padding) == (0, 0)
-    return isinstance(layer, nn.Linear)
+    return type(layer) is nn.Linear
 
 
 def fold_input(layer: Linear, scale: Tensor, shift: Tensor) -> None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from icf_deploy.export.lowering.affine import Linear, add_bias, drop_bias
+from icf_deploy.export.lowering.affine import add_bias, drop_bias
 from icf_deploy.export.lowering.lean_decoder import (
     LeanBlock,
     SeparateSelfAttention,
@@ -32,7 +32,6 @@ def cancel_constants(network: ColorizationNetwork, context: Context) -> Result:
     if not is_convertible(network):
         return skipped("the colour decoder is not known to put its keys into a softmax and nowhere else")
     decoder = lean_decoder(network, context)
-    assert decoder is not None
     sources = [source for source in decoder.sources if isinstance(source, TokenSource)]
     blocks = decoder.lean_blocks()
     among = [block.among for block in blocks if isinstance(block.among, SeparateSelfAttention)]
@@ -49,7 +48,6 @@ def cancel_constants(network: ColorizationNetwork, context: Context) -> Result:
 
 
 def _cancel_in_source(source: TokenSource, blocks: list[LeanBlock]) -> None:
-    assert isinstance(source.project, Linear)
     shared = drop_bias(source.project)
     if source.level is not None:
         shared = source.level.detach() if shared is None else shared + source.level.detach()

@@ -43,7 +43,7 @@ def _pads(pad: ir.Node) -> list[int] | None:
     if pad.attributes.get_string("mode", "constant") != "edge":
         return None
     amounts = ir.convenience.get_const_tensor(pad.inputs[1]) if pad.inputs[1] is not None else None
-    if amounts is None or len(pad.inputs) > 3 and pad.inputs[3] is not None:  # noqa: PLR2004 - input 3 chooses other axes
+    if amounts is None or (len(pad.inputs) > 3 and pad.inputs[3] is not None):  # noqa: PLR2004 - input 3 chooses other axes
         return None
     values = [int(n) for n in amounts.numpy()]
     if len(values) != 2 * IMAGE_RANK or any(values[:2]) or any(values[IMAGE_RANK : IMAGE_RANK + 2]):

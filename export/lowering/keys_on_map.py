@@ -17,8 +17,8 @@ from collections.abc import Iterable
 
 from torch import Tensor, nn
 
-from icf_deploy.export.lowering.affine import Linear, add_bias, pointwise
-from icf_deploy.export.lowering.lean_decoder import KeysValues, TokenSource, is_convertible, lean_decoder, split_heads
+from icf_deploy.export.lowering.affine import add_bias, pointwise
+from icf_deploy.export.lowering.lean_decoder import KeysValues, Prepared, TokenSource, is_convertible, lean_decoder, split_heads
 from icf_deploy.export.lowering.rewrite import Context, Result, applied, counted, skipped
 from icf_deploy.export.lowering.tokens import to_tokens
 from icf_deploy.network.network import ColorizationNetwork
@@ -61,14 +61,16 @@ class MapSource(nn.Module):
         self.values = nn.ModuleList(values)
         self.heads = heads
 
-    def forward(self, level: Tensor) -> list[KeysValues]:
-        """level [N,C_l,h,w] -> keys [N,heads,d,T] and values [N,heads,T,d] per block."""
+    def prepare(self, level: Tensor) -> Prepared:
+        """level [N,C_l,h,w] -> map with positions [N,C,h,w], tokens without [N,T,C]."""
         x = self.project(level)
-        placed, tokens = self.place(x), to_tokens(x)
-        return [
-            (place(key(placed)).flatten(2).unflatten(1, (self.heads, -1)), split_heads(value(tokens), self.heads))
-            for key, place, value in zip(self.keys, self.places, self.values, strict=True)
-        ]
+        return self.place(x), to_tokens(x)
+
+    def keys_values(self, prepared: Prepared, block: int) -> KeysValues:
+        """Keys [N,heads,d,T] and values [N,heads,T,d] of one of the blocks that look at this level."""
+        placed, tokens = prepared
+        keys = self.places[block](self.keys[block](placed)).flatten(2).unflatten(1, (self.heads, -1))
+        return keys, split_heads(self.values[block](tokens), self.heads)
 
 
 def move_keys_onto_map(network: ColorizationNetwork, context: Context) -> Result:
@@ -76,7 +78,6 @@ def move_keys_onto_map(network: ColorizationNetwork, context: Context) -> Result
     if not is_convertible(network):
         return skipped("the colour decoder is not known to make its keys from tokens plus position")
     decoder = lean_decoder(network, context)
-    assert decoder is not None
     sources = [source for source in decoder.sources if isinstance(source, TokenSource)]
     if len(sources) < len(decoder.sources):
         return skipped("the keys of a level are not products of its tokens")
@@ -98,7 +99,6 @@ def _on_map(source: TokenSource, size: tuple[int, int]) -> MapSource:
     ]
     values = [layer for layer in source.values if isinstance(layer, nn.Linear)]
     if source.level is not None:
-        assert isinstance(source.project, Linear)
         add_bias(source.project, source.level.detach())
     place = FullTable(source.position.transpose(1, 2).unflatten(2, size).contiguous())
     return MapSource(source.project, place, keys, values, source.heads)

@@ -15,9 +15,15 @@ from __future__ import annotations
 from torch import nn
 
 from icf_deploy.export.lowering.affine import Linear, fold_input, takes_affine_input
-from icf_deploy.export.lowering.lean_backbone import ChannelNorm, LeanConvNeXt, blocks, channel_norm, lean_backbone
+from icf_deploy.export.lowering.lean_backbone import (
+    ChannelNorm,
+    LeanConvNeXt,
+    blocks,
+    channel_norm,
+    has_convnext,
+    lean_backbone,
+)
 from icf_deploy.export.lowering.rewrite import Context, Result, applied, counted, skipped
-from icf_deploy.network.backbones.convnext import ConvNeXt
 from icf_deploy.network.color_decoder import ColorDecoder, QueryHead
 from icf_deploy.network.image_decoder import DDColorDecoderBlock, DDColorImageDecoder
 from icf_deploy.network.network import ColorizationNetwork
@@ -26,9 +32,8 @@ from icf_deploy.network.network import ColorizationNetwork
 def fold_layer_norm_affine(network: ColorizationNetwork, _: Context) -> Result:
     """Fold every LayerNorm whose only consumer is linear and unpadded."""
     folded = left = 0
-    if isinstance(network.backbone, ConvNeXt | LeanConvNeXt):
+    if has_convnext(network):
         backbone = lean_backbone(network)
-        assert backbone is not None
         for norm, layer in _sites(backbone, network.image_decoder):
             if not takes_affine_input(layer):
                 left += 1

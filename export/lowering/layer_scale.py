@@ -9,18 +9,16 @@ Saves: a multiplication per element of each block's residual branch.
 from __future__ import annotations
 
 from icf_deploy.export.lowering.affine import fold_output
-from icf_deploy.export.lowering.lean_backbone import LeanConvNeXt, blocks, lean_backbone
+from icf_deploy.export.lowering.lean_backbone import blocks, has_convnext, lean_backbone
 from icf_deploy.export.lowering.rewrite import Context, Result, applied, counted, skipped
-from icf_deploy.network.backbones.convnext import ConvNeXt
 from icf_deploy.network.network import ColorizationNetwork
 
 
 def fold_layer_scale(network: ColorizationNetwork, _: Context) -> Result:
     """Fold gamma of every block into pwconv2."""
-    if not isinstance(network.backbone, ConvNeXt | LeanConvNeXt):
+    if not has_convnext(network):
         return skipped("the backbone has no layer scale")
     backbone = lean_backbone(network)
-    assert backbone is not None
     scaled = [block for block in blocks(backbone) if block.gamma is not None]
     if not scaled:
         return skipped("no block has a layer scale")

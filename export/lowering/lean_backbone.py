@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -26,16 +27,20 @@ class ImageNetNormalize(nn.Module):
 
 
 class ChannelNorm(nn.Module):
-    """LayerNorm over the channels of [N,C,H,W] or, with `channels_last`, of [N,H,W,C].
+    """LayerNorm over the channels: of [N,H,W,C] inside a block, of [N,C,H,W] everywhere else.
 
-    weight, bias: [C], or None for the bare normalization. fused: written as one operator; else as ConvNeXt writes it.
+    weight, bias: [C], or None for the bare normalization. channels_last: which of the two. fused: [N,C,H,W] written as one
+    operator between two permutations; else as ConvNeXt writes it.
     """
 
-    def __init__(self, weight: Tensor | None, bias: Tensor | None, channels: int) -> None:
+    weight: nn.Parameter | None
+    bias: nn.Parameter | None
+
+    def __init__(self, weight: Tensor, bias: Tensor, *, channels_last: bool) -> None:
         super().__init__()
-        self.channels = channels
+        self.channels = len(weight)
+        self.channels_last = channels_last
         self.fused = False
-        self.channels_last = False
         self.set_affine(weight, bias)
 
     def set_affine(self, weight: Tensor | None, bias: Tensor | None) -> None:
@@ -46,49 +51,47 @@ class ChannelNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Same shape out."""
         if self.channels_last:
-            return F.layer_norm(x, (self.channels,), self.weight, self.bias, LAYER_NORM_EPS)
+            return self._last(x)
         if self.fused:
-            y = F.layer_norm(x.permute(0, 2, 3, 1), (self.channels,), self.weight, self.bias, LAYER_NORM_EPS)
-            return y.permute(0, 3, 1, 2)
+            return self._last(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
         centred = x - x.mean(1, keepdim=True)
-        y = centred / (centred.pow(2).mean(1, keepdim=True) + LAYER_NORM_EPS).sqrt()
+        y = centred / torch.sqrt(centred.pow(2).mean(1, keepdim=True) + LAYER_NORM_EPS)
         if self.weight is not None:
             y = self.weight[:, None, None] * y
         return y if self.bias is None else y + self.bias[:, None, None]
 
+    def _last(self, x: Tensor) -> Tensor:
+        return F.layer_norm(x, (self.channels,), self.weight, self.bias, LAYER_NORM_EPS)
+
 
 class LeanConvNeXtBlock(nn.Module):
-    """A ConvNeXt block on [N,C,H,W] or, with `channels_last`, on [N,H,W,C]. gamma: [C], None once it is folded."""
+    """A ConvNeXt block. gamma: [C], None once it is folded."""
+
+    gamma: nn.Parameter | None
 
     def __init__(self, block: ConvNeXtBlock) -> None:
         super().__init__()
         self.dwconv = block.dwconv
-        self.norm = ChannelNorm(block.norm.weight, block.norm.bias, block.norm.normalized_shape[0])
-        self.norm.channels_last = True
+        self.norm = ChannelNorm(block.norm.weight, block.norm.bias, channels_last=True)
         self.pwconv1 = block.pwconv1
         self.pwconv2 = block.pwconv2
-        self.register_parameter("gamma", block.gamma)
-        self.channels_last = False
+        self.gamma = block.gamma
 
     def forward(self, x: Tensor) -> Tensor:
-        """Same shape out."""
-        y = x.permute(0, 3, 1, 2) if self.channels_last else x
-        y = self.pwconv2(F.gelu(self.pwconv1(self.norm(self.dwconv(y).permute(0, 2, 3, 1)))))
+        """[N,C,H,W] -> [N,C,H,W]."""
+        y = self.pwconv2(F.gelu(self.pwconv1(self.norm(self.dwconv(x).permute(0, 2, 3, 1)))))
         if self.gamma is not None:
             y = self.gamma * y
-        return x + (y if self.channels_last else y.permute(0, 3, 1, 2))
+        added: Tensor = x + y.permute(0, 3, 1, 2)
+        return added
 
 
 class LeanConvNeXt(nn.Module):
-    """gray [N,1,H,W] -> four normalized skips [N,C,h,w], finest first.
-
-    channels_last: the residual stream is [N,H,W,C], so that every LayerNorm and pointwise layer takes it as it is.
-    """
+    """gray [N,1,H,W] -> four normalized skips [N,C,h,w], finest first."""
 
     def __init__(self, backbone: ConvNeXt) -> None:
         super().__init__()
         self.normalize: nn.Module = ImageNetNormalize(backbone.mean, backbone.std)
-        self.channels_last = False
         first = backbone.downsample_layers[0]
         assert isinstance(first, nn.Sequential)
         self.stem = first[0]
@@ -110,26 +113,31 @@ class LeanConvNeXt(nn.Module):
     def forward(self, gray: Tensor) -> tuple[Tensor, ...]:
         """gray [N,1,H,W] -> skips, finest first."""
         skips = []
-        x = self.stem_norm(self._from_conv(self.stem(self.normalize(gray))))
+        x = self.stem_norm(self.stem(self.normalize(gray)))
         for i, (stage, norm) in enumerate(zip(self.stages, self.norms, strict=True)):
             if i:
-                x = self._from_conv(self.downs[i - 1](self._to_conv(self.down_norms[i - 1](x))))
+                x = self.downs[i - 1](self.down_norms[i - 1](x))
             x = stage(x)
-            skips.append(self._to_conv(norm(x)))
+            skips.append(norm(x))
         return tuple(skips)
 
-    def _from_conv(self, x: Tensor) -> Tensor:
-        return x.permute(0, 2, 3, 1) if self.channels_last else x
 
-    def _to_conv(self, x: Tensor) -> Tensor:
-        return x.permute(0, 3, 1, 2) if self.channels_last else x
+def has_convnext(network: ColorizationNetwork) -> bool:
+    """Whether the backbone is DDColor's ConvNeXt, as published or in this form already."""
+    backbone = network.backbone
+    if type(backbone) is not ConvNeXt:
+        return isinstance(backbone, LeanConvNeXt)
+    blocks = [block for stage in backbone.stages if isinstance(stage, nn.Sequential) for block in stage]
+    norms = [backbone.get_submodule(f"norm{i}") for i in range(len(backbone.dims))]
+    return all(type(block) is ConvNeXtBlock for block in blocks) and all(type(norm) is ChannelFirstLayerNorm for norm in norms)
 
 
-def lean_backbone(network: ColorizationNetwork) -> LeanConvNeXt | None:
-    """The network's ConvNeXt in this form, converted where it is not yet; None for another backbone."""
-    if type(network.backbone) is ConvNeXt:
+def lean_backbone(network: ColorizationNetwork) -> LeanConvNeXt:
+    """The network's ConvNeXt in this form, converted where it is not yet. Only where `has_convnext` holds."""
+    if isinstance(network.backbone, ConvNeXt):
         network.backbone = LeanConvNeXt(network.backbone)
-    return network.backbone if isinstance(network.backbone, LeanConvNeXt) else None
+    assert isinstance(network.backbone, LeanConvNeXt)
+    return network.backbone
 
 
 def blocks(backbone: LeanConvNeXt) -> list[LeanConvNeXtBlock]:
@@ -150,4 +158,4 @@ def _lean_block(block: nn.Module) -> LeanConvNeXtBlock:
 
 def _channel_norm(norm: nn.Module) -> ChannelNorm:
     assert isinstance(norm, ChannelFirstLayerNorm)
-    return ChannelNorm(norm.weight, norm.bias, len(norm.weight))
+    return ChannelNorm(norm.weight, norm.bias, channels_last=False)

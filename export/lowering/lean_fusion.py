@@ -40,13 +40,16 @@ class PooledGray(nn.Module):
 class PaletteFusion(nn.Module):
     """ab = (mix @ E) . F + gray term: the palette first, so that a map per query never exists.
 
-    expand: 1x1 convolution and activation. on_gray: gray [N,1,H,W] -> [N,2,h,w].
+    base [2,C]: added to the palette, where the family has it. expand: 1x1 convolution and activation. on_gray: gray [N,1,H,W] -> [N,2,h,w].
     """
 
-    def __init__(self, expand: nn.Sequential, mix: Tensor, on_gray: nn.Module, *, factor: int, blur: bool) -> None:
+    def __init__(
+        self, expand: nn.Sequential, mix: Tensor, on_gray: nn.Module, *, factor: int, blur: bool, base: Tensor | None = None
+    ) -> None:
         super().__init__()
         self.expand = expand
         self.mix = nn.Parameter(mix.detach())
+        self.base = None if base is None else nn.Parameter(base.detach())
         self.on_gray = on_gray
         self.factor = factor
         self.blur = blur
@@ -57,7 +60,8 @@ class PaletteFusion(nn.Module):
 
     def palette(self, embeddings: Tensor) -> Tensor:
         """E [N,Q,C] -> palette [N,2,C]. The weight stands on the right, see EdgeFusion.palette."""
-        return F.linear(embeddings.transpose(1, 2), self.mix).transpose(1, 2)
+        palette = F.linear(embeddings.transpose(1, 2), self.mix).transpose(1, 2)
+        return palette if self.base is None else palette + self.base
 
     def paint(self, palette: Tensor, features: Tensor, gray: Tensor) -> Tensor:
         """palette [N,2,C], features [N,C0,H/4,W/4], gray [N,1,H,W] -> ab [N,2,h,w]."""
@@ -99,9 +103,7 @@ def fold_ddcolor_fusion(fusion: DDColorFusion) -> MapsFusion:
     refine = fusion.refine
     weight = refine.effective_weight().detach()
     bias = None if refine.bias is None else refine.bias.detach()
-    on_gray = nn.Sequential(
-        ImageNetNormalize(fusion.mean, fusion.std), pointwise(weight[:, -RGB_CHANNELS:, 0, 0], bias)
-    )
+    on_gray = nn.Sequential(ImageNetNormalize(fusion.mean, fusion.std), pointwise(weight[:, -RGB_CHANNELS:, 0, 0], bias))
     bias = None if last.bias is None else last.bias.detach()
     expand = nn.Sequential(pointwise(last.effective_weight().detach()[:, :, 0, 0], bias), nn.ReLU())
     mix = weight[:, :-RGB_CHANNELS, 0, 0]
@@ -111,7 +113,7 @@ def fold_ddcolor_fusion(fusion: DDColorFusion) -> MapsFusion:
 def edge_fusion(fusion: EdgeFusion) -> PaletteFusion:
     """`icf-edge`'s fusion, which is already written with a palette, in this form."""
     on_gray = PooledGray(fusion.gray_weight, fusion.bias, fusion.stride)
-    return PaletteFusion(fusion.expand, fusion.mix, on_gray, factor=fusion.factor, blur=False)
+    return PaletteFusion(fusion.expand, fusion.mix, on_gray, factor=fusion.factor, blur=False, base=fusion.base)
 
 
 def lean_fusion(network: ColorizationNetwork) -> PaletteFusion | None:

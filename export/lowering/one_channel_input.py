@@ -17,10 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from icf_deploy.export.lowering.affine import fold_output, takes_affine_input
-from icf_deploy.export.lowering.lean_backbone import ImageNetNormalize, LeanConvNeXt, lean_backbone
+from icf_deploy.export.lowering.lean_backbone import ImageNetNormalize, LeanConvNeXt, has_convnext, lean_backbone
 from icf_deploy.export.lowering.lean_fusion import PaletteFusion, PooledGray, gray_term, lean_fusion
 from icf_deploy.export.lowering.rewrite import Context, Result, applied, skipped
-from icf_deploy.network.backbones.convnext import ConvNeXt
 from icf_deploy.network.backbones.efficientnet_lite import NORMALIZE_SCALE, NORMALIZE_SHIFT, SKIP_BLOCKS, EfficientNetLite0
 from icf_deploy.network.network import ColorizationNetwork
 
@@ -60,11 +59,9 @@ def feed_one_channel(network: ColorizationNetwork, _: Context) -> Result:
     if type(backbone) is EfficientNetLite0:
         network.backbone = CentredEfficientNetLite0(backbone)
         done.append("scale folded into the stem")
-    elif _has_rgb_stem(backbone):
-        if _stem(backbone).padding == (0, 0):
-            lean = lean_backbone(network)
-            assert lean is not None
-            _fold_stem(lean)
+    elif has_convnext(network) and _has_rgb_stem(backbone):
+        if takes_affine_input(_stem(backbone)):
+            _fold_stem(lean_backbone(network))
             done.append("stem")
         else:
             left.append("the stem pads, and what it pads is not normalized")
@@ -78,15 +75,11 @@ def feed_one_channel(network: ColorizationNetwork, _: Context) -> Result:
 
 
 def _has_rgb_stem(backbone: nn.Module) -> bool:
-    if isinstance(backbone, LeanConvNeXt):
-        return isinstance(backbone.normalize, ImageNetNormalize)
-    return type(backbone) is ConvNeXt
+    return not isinstance(backbone, LeanConvNeXt) or isinstance(backbone.normalize, ImageNetNormalize)
 
 
-def _stem(backbone: nn.Module) -> nn.Conv2d:
-    stem = backbone.stem if isinstance(backbone, LeanConvNeXt) else backbone.get_submodule("downsample_layers.0.0")
-    assert isinstance(stem, nn.Conv2d)
-    return stem
+def _stem(backbone: nn.Module) -> nn.Module:
+    return backbone.stem if isinstance(backbone, LeanConvNeXt) else backbone.get_submodule("downsample_layers.0.0")
 
 
 def _fold_stem(backbone: LeanConvNeXt) -> None:
@@ -98,7 +91,6 @@ def _fold_stem(backbone: LeanConvNeXt) -> None:
 
 def _one_channel(conv: nn.Conv2d, normalize: ImageNetNormalize) -> nn.Conv2d:
     """Formula 1."""
-    assert takes_affine_input(conv)
     weight = conv.weight.detach() / normalize.std
     shift = -(weight * normalize.mean).sum((1, 2, 3))
     one = nn.Conv2d(1, conv.out_channels, conv.kernel_size, stride=conv.stride, device="meta")  # type: ignore[arg-type]  # two numbers

@@ -48,7 +48,8 @@ def project_onto(palette: Tensor, expanded: Tensor) -> Tensor:
     channels = palette.shape[2]
     subpixels = expanded.shape[2] // channels
     flat = expanded.unflatten(2, (subpixels, channels)).flatten(1, 2)
-    return (flat @ palette.transpose(1, 2)).unflatten(1, (-1, subpixels))
+    projected: Tensor = (flat @ palette.transpose(1, 2)).unflatten(1, (-1, subpixels))
+    return projected
 
 
 def project_before_shuffle(network: ColorizationNetwork, _: Context) -> Result:
@@ -66,7 +67,9 @@ def project_before_shuffle(network: ColorizationNetwork, _: Context) -> Result:
     weight = _subpixels_first(conv.weight.detach()[:, :, 0, 0], subpixels)
     bias = None if conv.bias is None else _subpixels_first(conv.bias.detach(), subpixels)
     expand = nn.Sequential(linear(weight, bias), *between)
-    network.fusion = ProjectedFusion(expand, fusion.mix, fusion.on_gray, factor=fusion.factor, blur=fusion.blur)
+    network.fusion = ProjectedFusion(
+        expand, fusion.mix, fusion.on_gray, factor=fusion.factor, blur=fusion.blur, base=fusion.base
+    )
     return applied(f"{counted(conv.out_channels // subpixels, 'channel')} at full resolution become 2")
 
 
@@ -76,4 +79,5 @@ def _is_elementwise(layer: nn.Module) -> bool:
 
 def _subpixels_first(x: Tensor, subpixels: int) -> Tensor:
     """Rows in PixelShuffle's order (channel, sub-pixel) -> (sub-pixel, channel)."""
-    return x.unflatten(0, (-1, subpixels)).transpose(0, 1).flatten(0, 1).contiguous()
+    reordered: Tensor = x.unflatten(0, (-1, subpixels)).transpose(0, 1).flatten(0, 1).contiguous()
+    return reordered

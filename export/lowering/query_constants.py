@@ -65,7 +65,6 @@ def fold_query_constants(network: ColorizationNetwork, context: Context) -> Resu
     if not is_convertible(network):
         return skipped("the colour decoder is not known to have the same query positions for every photo")
     decoder = lean_decoder(network, context)
-    assert decoder is not None
     blocks = decoder.lean_blocks()
     if not all(isinstance(block.query, PlacedQuery) and isinstance(block.among, SeparateSelfAttention) for block in blocks):
         return skipped("the query constants are folded already")

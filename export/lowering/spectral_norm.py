@@ -17,6 +17,8 @@ from icf_deploy.network.fusion import DDColorFusion
 from icf_deploy.network.layers import SpectralNormConv2d
 from icf_deploy.network.network import ColorizationNetwork
 
+FUSION_PREFIX = "fusion."
+
 
 def fold_spectral_norm(network: ColorizationNetwork, _: Context) -> Result:
     """Replace every spectral-norm convolution by a plain one."""
@@ -27,8 +29,10 @@ def fold_spectral_norm(network: ColorizationNetwork, _: Context) -> Result:
         return skipped("in training mode the spectral norm changes with every call")
     if type(network.fusion) is DDColorFusion:
         network.fusion = fold_ddcolor_fusion(network.fusion)
+    else:  # a fusion that is not known may want its layers to be what they are
+        found = [(name, layer) for name, layer in found if not name.startswith(FUSION_PREFIX)]
     for name, layer in found:
-        if not name.startswith("fusion."):
+        if not name.startswith(FUSION_PREFIX):
             network.set_submodule(name, _plain(layer))
     return applied(counted(len(found), "convolution"))
 

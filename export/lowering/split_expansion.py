@@ -17,7 +17,6 @@ from icf_deploy.export.lowering.project_first import ProjectedFusion, project_on
 from icf_deploy.export.lowering.rewrite import Context, Result, applied, skipped
 from icf_deploy.network.network import ColorizationNetwork
 
-
 # Float32 bytes of one piece that are aimed at: what two cores of this decade keep in their second-level caches. Measured in
 # docs/lowering.md: below it nothing is gained, above it time and memory are lost.
 PIECE_BYTES = 4 << 20
@@ -38,7 +37,7 @@ def split_expansion(network: ColorizationNetwork, context: Context) -> Result:
     fusion = network.fusion
     if type(fusion) is not ProjectedFusion:
         return skipped("the projection comes after the shuffle, so every piece would have to be kept")
-    layer, activation = fusion.expand[0], fusion.expand[1:]
+    layer, *activation = list(fusion.expand)
     assert isinstance(layer, nn.Linear)
     subpixels = fusion.factor**2
     pieces = context.pieces or _pieces(context.size, layer.out_features, subpixels)
@@ -51,7 +50,9 @@ def split_expansion(network: ColorizationNetwork, context: Context) -> Result:
     expand = nn.Sequential(
         *(nn.Sequential(linear(weight, bias), *activation) for weight, bias in zip(weights, biases, strict=True))
     )
-    network.fusion = PiecewiseFusion(expand, fusion.mix, fusion.on_gray, factor=fusion.factor, blur=fusion.blur)
+    network.fusion = PiecewiseFusion(
+        expand, fusion.mix, fusion.on_gray, factor=fusion.factor, blur=fusion.blur, base=fusion.base
+    )
     return applied(f"{pieces} pieces of {layer.out_features // pieces} channels")
 
 

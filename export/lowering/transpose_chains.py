@@ -17,14 +17,12 @@ def merge_transposes(model: ir.Model) -> Result:
     """Merge every chain of permutations."""
     done = 0
     for node in list(model.graph):
-        if node.op_type != "Transpose" or node.inputs[0] is None:
-            continue
-        before = node.inputs[0].producer()
-        if before is None or before.op_type != "Transpose":
+        before = node.inputs[0].producer() if node.op_type == "Transpose" and node.inputs[0] is not None else None
+        if before is None or before.op_type != "Transpose" or before.inputs[0] is None:
             continue
         first, second = before.attributes.get_ints("perm"), node.attributes.get_ints("perm")
         merged = [first[i] for i in second]
-        source = before.inputs[0]
+        source: ir.Value = before.inputs[0]
         if merged == sorted(merged) and not node.outputs[0].is_graph_output():
             ir.convenience.replace_all_uses_with(node.outputs[0], source)
             model.graph.remove(node, safe=True)

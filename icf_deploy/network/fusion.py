@@ -88,6 +88,9 @@ class EdgeFusion(nn.Module):
         self.factor = 4 // stride
         self.expand = conv_norm(in_channels, channels * self.factor**2, 1)
         self.mix = nn.Parameter(torch.randn(2, queries) / queries**0.5)
+        # A palette that does not depend on the photo. Without it, queries that grow alike in training make a palette of rank
+        # one, and every photo gets the colours of one line through gray: blue to orange.
+        self.base = nn.Parameter(torch.randn(2, channels) / channels**0.5)
         self.gray_weight = nn.Parameter(torch.zeros(2))
         self.bias = nn.Parameter(torch.zeros(2))
 
@@ -96,7 +99,7 @@ class EdgeFusion(nn.Module):
 
         The weight stands on the right: OpenVINO 2026.4 refuses an int8 product whose constant is its left operand.
         """
-        return F.linear(embeddings.transpose(1, 2), self.mix).transpose(1, 2)
+        return F.linear(embeddings.transpose(1, 2), self.mix).transpose(1, 2) + self.base
 
     def paint(self, palette: Tensor, features: Tensor, gray: Tensor) -> Tensor:
         """palette [N,2,C], features [N,C0,H/4,W/4], gray [N,1,H,W] -> ab [N,2,H/stride,W/stride]."""
@@ -113,6 +116,6 @@ class EdgeFusion(nn.Module):
 
     @torch.no_grad()
     def scale_chroma(self, gain: float) -> None:
-        """Multiply every ab that comes out by `gain`, exactly: the fusion is linear in these three."""
-        for parameter in (self.mix, self.gray_weight, self.bias):
+        """Multiply every ab that comes out by `gain`, exactly: the fusion is linear in these four."""
+        for parameter in (self.mix, self.base, self.gray_weight, self.bias):
             parameter.mul_(gain)

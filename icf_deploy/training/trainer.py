@@ -138,7 +138,7 @@ class Trainer:
             ab = self._network(pair.gray.contiguous(memory_format=torch.channels_last))
         loss = self._loss(ab.float(), truth, config)
         self._optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(self._network.parameters(), config.clip)
         self._optimizer.step()
         self._averaged.update(self.step)

@@ -22,8 +22,10 @@ def to_fp16(data: bytes) -> bytes:
     """The same graph, computed in float16 between two Casts."""
     model = onnx.load_model_from_string(data)
     graph = model.graph
+    float32_always = {name for node in graph.node if node.op_type == "Resize" for name in node.input[1:]}
     for tensor in graph.initializer:
-        _halve(tensor)
+        if tensor.name not in float32_always:
+            _halve(tensor)
     source, target = graph.input[0].name, graph.output[0].name
     for node in graph.node:
         for attribute in node.attribute:

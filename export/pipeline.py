@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 import torch
 
+from icf_deploy.bundle.fields import Json
 from icf_deploy.bundle.manifest import Lowering, Parity, Provenance, SkippedRewrite, Source
 from icf_deploy.bundle.reference import ReferenceSet
 from icf_deploy.bundle.replacement import check_output
@@ -21,7 +22,10 @@ from icf_deploy.bundle.store import SHIPPED_CHECKPOINT, Bundle, NewGraph, write_
 from icf_deploy.errors import ParityError, UsageError
 from icf_deploy.export.graph import example_gray, to_onnx
 from icf_deploy.export.lowering import Outcome, check_names, lower, lower_graph
+from icf_deploy.export.portable import portable
 from icf_deploy.export.reference import PHOTO_FOLDER, reference_set
+from icf_deploy.export.split import split_graphs
+from icf_deploy.export.statistics import statistics
 from icf_deploy.network.checkpoint import load_checkpoint
 from icf_deploy.network.network import SIZE_MULTIPLE, ColorizationNetwork
 from icf_deploy.network.presets import EDGE_PRESET, PRESETS
@@ -60,6 +64,8 @@ def export_bundle(
     with_checkpoint: bool = False,
     lowering: bool = True,
     keep: Collection[str] = (),
+    portable_ops: bool = False,
+    split: bool = False,
     command: str = "",
     progress: Progress | None = None,
 ) -> Bundle:
@@ -68,6 +74,7 @@ def export_bundle(
     source: a checkpoint file, or a preset that has shipped weights (None: `icf-edge`). output: default `./PRESET.icf`.
     size: (H, W) in pixels that the graph computes at, multiples of 32. with_checkpoint: put the weights in as well, so that
     `--engine pytorch` runs from the bundle. lowering: apply the exact rewrites; keep: names of rewrites to leave out.
+    portable_ops: only operators that strict targets take. split: also write features, palette and paint as graphs.
     command: the command line, for the provenance.
 
     Raises UsageError for a size or preset that makes no sense, CheckpointError for a file that is no checkpoint, WorkError
@@ -75,6 +82,7 @@ def export_bundle(
     """
     say = progress or (lambda _: None)
     _require_size(size)
+    check_names(keep)
     if output is not None:
         check_output(Path(output), overwrite=overwrite)
     say("loading the checkpoint")
@@ -85,20 +93,17 @@ def export_bundle(
 
     say(f"reference set: PyTorch float32 at {size[0]}x{size[1]}")
     reference = reference_set(network, size)
-    check_names(keep)
-    module, outcomes = network, []
-    if lowering:
-        say("lowering: exact rewrites")
-        lowered = lower(network, size, keep=keep)
-        module, outcomes = lowered.network, list(lowered.outcomes)
-    say("exporting to ONNX")
-    model = to_onnx(module, (example_gray(size),))
-    if lowering:
-        lowered_graph = lower_graph(model, keep=keep)
-        model = lowered_graph.model
-        outcomes += lowered_graph.outcomes
-    data = model.SerializeToString(deterministic=True)
-    graph = NewGraph(name="fp32", data=data, recipe="fp32", size=size, lowering=_record(outcomes))
+    say("exporting to ONNX" + (", with exact rewrites" if lowering else ""))
+    plain = to_onnx(network, (example_gray(size),))
+    model, record = (plain, Lowering()) if not lowering else _lowered(network, size, keep)
+    if portable_ops:
+        model = portable(model)
+    measurements = {**_measured(model), "plain": _measured(plain)} if lowering else _measured(model)
+    data = _bytes(model)
+    graphs = [NewGraph(name="fp32", data=data, recipe="fp32", size=size, lowering=record, measurements=measurements)]
+    if split:
+        say("exporting features, palette and paint")
+        graphs += _steps(network, size, lowering=lowering, keep=keep, portable_ops=portable_ops)
     say("checking the graph against PyTorch on real photos")
     parity = check_parity(data, reference, network, size)
     return write_bundle(
@@ -106,7 +111,7 @@ def export_bundle(
         preset=network.preset,
         stride=network.stride,
         size=size,
-        graphs=[graph],
+        graphs=graphs,
         reference=reference,
         parity=parity,
         provenance=provenance(checkpoint.source, command),
@@ -156,6 +161,43 @@ def checkpoint_bytes(checkpoint: Checkpoint) -> bytes:
         return checkpoint.data
     with tempfile.TemporaryDirectory() as folder:
         return save_checkpoint(checkpoint.network, Path(folder) / "checkpoint.safetensors").read_bytes()
+
+
+def _lowered(network: ColorizationNetwork, size: tuple[int, int], keep: Collection[str]) -> tuple[onnx.ModelProto, Lowering]:
+    lowered = lower(network, size, keep=keep)
+    graph = lower_graph(to_onnx(lowered.network, (example_gray(size),)), keep=keep)
+    return graph.model, _record((*lowered.outcomes, *graph.outcomes))
+
+
+def _steps(
+    network: ColorizationNetwork, size: tuple[int, int], *, lowering: bool, keep: Collection[str], portable_ops: bool
+) -> list[NewGraph]:
+    """The three steps as graphs of the bundle."""
+    parts = split_graphs(network, size, lowering=lowering, keep=keep)
+    graphs = []
+    for name, part in parts.graphs.items():
+        model = portable(part) if portable_ops else part
+        record = _record((*parts.outcomes, *parts.graph_outcomes.get(name, ())))
+        new = NewGraph(f"fp32-{name}", _bytes(model), "fp32", size, part=name, lowering=record, measurements=_measured(model))
+        graphs.append(new)
+    return graphs
+
+
+def _measured(model: onnx.ModelProto) -> dict[str, Json]:
+    """Figures of a graph for a batch of one, as the manifest keeps them."""
+    found = statistics(model)
+    return {
+        "gmac": round(found.gmac, 4),
+        "parameters": found.parameters,
+        "nodes": found.nodes,
+        "bytes": found.bytes,
+        "largest_activation_mb": round(found.largest.bytes / 1e6, 3),
+        "peak_activation_mb": round(found.peak_bytes / 1e6, 3),
+    }
+
+
+def _bytes(model: onnx.ModelProto) -> bytes:
+    return model.SerializeToString(deterministic=True)
 
 
 def _record(outcomes: Sequence[Outcome]) -> Lowering:

@@ -153,3 +153,12 @@ class KeepsEngines(Protocol):
         Raises as `Runtime.build`.
         """
         ...
+
+
+@runtime_checkable
+class OpensBrought(Protocol):
+    """A runtime whose engines can be built elsewhere, and travel in a bundle."""
+
+    def fits(self, built_for: str, version: str, target: Target) -> bool:
+        """Whether an engine that `version` of a library has built for `built_for` can be opened here as `target`."""
+        ...

@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from icf_deploy.errors import EngineUnavailableError, UsageError
-from icf_deploy.runtimes.base import Graph, Runtime, Session, Target
+from icf_deploy.runtimes.base import Engine, Graph, OpensBrought, Runtime, Session, Target
 from icf_deploy.runtimes.session import known_devices, require_device
 
 if TYPE_CHECKING:
     from icf_deploy.bundle.store import Bundle
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -114,14 +117,30 @@ def graph_for(bundle: Bundle, engine: str, graph: str | None = None) -> Graph:
 def open_session(bundle: Bundle, engine: str | None = None, *, graph: str | None = None, threads: int | None = None) -> Session:
     """Build and open `engine` (None: the first of `preferred`) on `bundle`; the caller closes the session.
 
+    An engine in the bundle that was built for this device is used where the bundle was opened with `trust_engines`.
     Raises UsageError (unknown engine or graph), EngineUnavailableError, ArtefactError, IntegrityError. No silent fallback: an
     engine that is installed but fails is an error, not a reason to take the next.
     """
     if engine is None:
         engine = default_engine(bundle)
     name, device = split(engine)
-    runtime = get(name)
-    return runtime.open(runtime.build(graph_for(bundle, engine, graph), Target(device, threads)))
+    runtime, target = get(name), Target(device, threads)
+    asked = graph_for(bundle, engine, graph)
+    return runtime.open(_brought(bundle, runtime, asked, graph, target) or runtime.build(asked, target))
+
+
+def _brought(bundle: Bundle, runtime: Runtime, asked: Graph, graph: str | None, target: Target) -> Engine | None:
+    """The engine for this device that lies in the bundle, where its user trusts it; None where none fits."""
+    entries = bundle.engines(runtime.name)  # none at all, unless they are trusted
+    if not entries or not isinstance(runtime, OpensBrought):
+        return None
+    name = graph if graph is not None else bundle.manifest.default_graph
+    for entry in entries:
+        if entry.graph == name and runtime.fits(entry.target, entry.version, target):
+            _log.info("engine %s of %s: it was built for %s, and is used", entry.name, bundle.path, entry.target)
+            return Engine(runtime.name, target, asked, bundle.engine(entry.name))
+    _log.info("no engine in %s fits %s here: one is built", bundle.path, runtime.name)
+    return None
 
 
 def default_engine(bundle: Bundle) -> str:

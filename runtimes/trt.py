@@ -120,6 +120,17 @@ class TrtRuntime:
             )
         return TrtSession(engine, plan, library, _compiled_kernels(plan, gpu) if library.is_rtx else None)
 
+    def fits(self, built_for: str, version: str, target: Target) -> bool:
+        """Whether an engine that was built ahead of time runs here. version: its library's name and version."""
+        ahead = ahead_target(built_for)
+        if ahead is None or ahead.tf32 != (target.device == CUDA_TF32):
+            return False
+        try:
+            library, gpu = find_library(version.partition(" ")[0]), self._require_gpu()
+        except (ArtefactError, EngineUnavailableError):
+            return False
+        return ahead.sm == gpu.sm and version == f"{library.name} {library.version}"
+
     def cache_key(self, graph: Graph, target: Target) -> EngineKey | None:
         """Under what the engine is kept. Raises as `build`."""
         return self._resolve(graph, target)[3]

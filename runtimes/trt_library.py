@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-from icf_deploy.errors import EngineUnavailableError, UsageError
+from icf_deploy.errors import ArtefactError, EngineUnavailableError, UsageError
 
 FULL, RTX = "tensorrt", "tensorrt_rtx"
 INSTALL = (
@@ -40,7 +40,12 @@ class Library:
 
 
 def find_library(name: str | None = None) -> Library:
-    """The library of this name; None: the one that is here. EngineUnavailableError where it isn't, with what imports say."""
+    """The library of this name; None: the one that is here.
+
+    EngineUnavailableError where it isn't, with what importing it says; ArtefactError for a name that is neither of the two.
+    """
+    if name not in (None, FULL, RTX):  # it may come from a file, and nothing else is imported at its word
+        raise ArtefactError(f"this engine was built by {name!r}, and trt opens those of {FULL} and {RTX}: build it again")
     reasons = []
     for candidate in (FULL, RTX) if name is None else (name,):
         try:

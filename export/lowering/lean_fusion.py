@@ -1,9 +1,10 @@
 """The fusion of both families in one form whose parts rewrites can replace one by one.
 
     features -> expand (1x1 convolution, activation) -> PixelShuffle -> blur (DDColor) -> F [N,C,h,w]
-    ab = mix @ E . F + gray term
+    ab = (mix @ E + base) . F + gray term
 
-`mix` [2,Q] is the part of the 1x1 fusion convolution that stands on the query maps.
+`mix` [2,Q] is the part of the 1x1 fusion convolution that stands on the query maps; `base` [2,C] is the part of `icf-edge`'s
+palette that does not depend on the photo, absent in DDColor.
 """
 
 from __future__ import annotations
@@ -38,9 +39,9 @@ class PooledGray(nn.Module):
 
 
 class PaletteFusion(nn.Module):
-    """ab = (mix @ E) . F + gray term: the palette first, so that a map per query never exists.
+    """ab = (mix @ E + base) . F + gray term: the palette first, so that a map per query never exists.
 
-    base [2,C]: added to the palette, where the family has it. expand: 1x1 convolution and activation. on_gray: gray [N,1,H,W] -> [N,2,h,w].
+    expand: 1x1 convolution and activation. on_gray: gray [N,1,H,W] -> [N,2,h,w].
     """
 
     def __init__(

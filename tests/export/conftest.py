@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection
 from typing import Any
 
@@ -11,8 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from icf_deploy.export.lowering import NETWORK_REWRITES, Lowered, lower
-from icf_deploy.network.layers import SpectralNormConv2d
+from icf_deploy.export.lowering import NETWORK_REWRITES, Lowered, Outcome, lower
 from icf_deploy.network.network import ColorizationNetwork
 from icf_deploy.network.presets import DDColorConfig, build_ddcolor, build_edge
 
@@ -23,12 +23,13 @@ SIZES = ((64, 64), (64, 96))
 EXACT = 1e-10  # of the output's standard deviation, in float64
 PHOTOS = ("astronaut", "coffee")  # a batch of two that differ
 
-Only = Callable[..., Lowered]
+Difference = Callable[[ColorizationNetwork, ColorizationNetwork, tuple[int, int]], float]
+Check = Callable[..., Lowered]
 
 
 @torch.no_grad()
 def randomize(network: ColorizationNetwork, seed: int = 1) -> ColorizationNetwork:
-    """Statistics, affine maps, layer scales and biases that no fold can get wrong unnoticed; spectral norms stay what they are."""
+    """Statistics, affine maps, layer scales and biases that no fold can get wrong unnoticed; spectral norms stay."""
     generator = torch.Generator().manual_seed(seed)
 
     def noise(like: Tensor, centre: float, spread: float) -> Tensor:
@@ -79,24 +80,7 @@ def gray(photo: Callable[[str], Any]) -> Callable[[tuple[int, int]], Tensor]:
 
 
 @pytest.fixture
-def only() -> Only:
-    """only(network, size, "a", "b") lowers with these rewrites and no others."""
-
-    def with_these(network: ColorizationNetwork, size: tuple[int, int], *names: str, **arguments: Any) -> Lowered:
-        return lower(network, size, keep=everything_but(names), **arguments)
-
-    return with_these
-
-
-def everything_but(names: Collection[str]) -> list[str]:
-    """The names of the other rewrites."""
-    known = [rewrite.name for rewrite in NETWORK_REWRITES]
-    assert set(names) <= set(known), names
-    return [name for name in known if name not in names]
-
-
-@pytest.fixture
-def difference(gray: Callable[[tuple[int, int]], Tensor]) -> Callable[..., float]:
+def difference(gray: Callable[[tuple[int, int]], Tensor]) -> Difference:
     """difference(a, b, size) -> the largest difference of their outputs, borders and all, over b's standard deviation."""
 
     def of(one: ColorizationNetwork, other: ColorizationNetwork, size: tuple[int, int]) -> float:
@@ -110,16 +94,50 @@ def difference(gray: Callable[[tuple[int, int]], Tensor]) -> Callable[..., float
     return of
 
 
+def everything_but(names: Collection[str]) -> list[str]:
+    """The names of the other rewrites of networks."""
+    known = [rewrite.name for rewrite in NETWORK_REWRITES]
+    assert set(names) <= set(known), names
+    return [name for name in known if name not in names]
+
+
+def outcome_of(lowered: Lowered, name: str) -> Outcome:
+    return next(outcome for outcome in lowered.outcomes if outcome.name == name)
+
+
 @pytest.fixture
-def outcome() -> Callable[[Lowered, str], tuple[bool, str]]:
-    """outcome(lowered, name) -> whether that rewrite was applied, and its reason."""
+def applies_exactly(difference: Difference) -> Check:
+    """applies_exactly(network, *before, name) lowers with these rewrites alone, for a square and another size.
 
-    def of(lowered: Lowered, name: str) -> tuple[bool, str]:
-        found = next(outcome for outcome in lowered.outcomes if outcome.name == name)
-        return found.applied, found.reason
+    The last one must have been applied, and the network must be the same function as without any. Returns the second.
+    """
 
-    return of
+    def check(network: ColorizationNetwork, *names: str, **arguments: Any) -> Lowered:
+        for size in SIZES:
+            lowered = lower(network, size, keep=everything_but(names), **arguments)
+            outcome = outcome_of(lowered, names[-1])
+            assert outcome.applied, outcome.reason
+            assert difference(lowered.network, network, size) <= EXACT, (names, size)
+        return lowered
+
+    return check
 
 
-def spectral_norms(module: nn.Module) -> int:
-    return sum(isinstance(layer, SpectralNormConv2d) for layer in module.modules())
+@pytest.fixture
+def leaves_alone(difference: Difference) -> Check:
+    """leaves_alone(network, *before, name, reason=...): the last rewrite does not apply, says why, and changes nothing.
+
+    Bit for bit the same as without it, so nothing was half done. Returns the network after it.
+    """
+
+    def check(network: ColorizationNetwork, *names: str, reason: str, **arguments: Any) -> Lowered:
+        size = SIZES[-1]
+        without = lower(network, size, keep=everything_but(names[:-1]), **arguments)
+        lowered = lower(network, size, keep=everything_but(names), **arguments)
+        outcome = outcome_of(lowered, names[-1])
+        assert not outcome.applied
+        assert re.search(reason, outcome.reason), outcome.reason
+        assert difference(lowered.network, without.network, size) == 0
+        return lowered
+
+    return check

@@ -133,3 +133,41 @@ def test_export_leaves_the_network_as_it_was() -> None:
     to_onnx(network, (example_gray((64, 64)),))
     with torch.inference_mode():
         assert torch.equal(network(gray), before)
+
+
+def test_lowering_is_recorded_and_makes_the_graph_cheaper(bundle_path: Path) -> None:
+    entry = open_bundle(bundle_path).manifest.graphs[0]
+    assert {"palette", "spectral-norm", "project-first"} <= set(entry.lowering.applied)
+    plain = entry.measurements["plain"]
+    assert isinstance(plain, dict)
+    for figure in ("gmac", "nodes", "peak_activation_mb"):
+        assert float(str(entry.measurements[figure])) < float(str(plain[figure])), figure
+
+
+def test_split_writes_three_more_graphs_whose_composition_is_the_whole(checkpoint: Path, tmp_path: Path) -> None:
+    import onnxruntime
+
+    bundle = export_bundle(checkpoint, tmp_path / "split.icf", size=(64, 64), split=True, portable_ops=True)
+    assert [graph.part for graph in bundle.manifest.graphs] == ["whole", "features", "palette", "paint"]
+    steps = {
+        part: onnxruntime.InferenceSession(bundle.graph(f"fp32-{part}").data, providers=["CPUExecutionProvider"])
+        for part in ("features", "palette", "paint")
+    }
+    reference = bundle.reference()
+    values: dict[str, Any] = {"gray": reference.gray[:2]}
+    for session in steps.values():
+        wanted = {entry.name: values[entry.name] for entry in session.get_inputs()}
+        values |= dict(zip([entry.name for entry in session.get_outputs()], session.run(None, wanted), strict=True))
+    assert np.abs(values["ab"] - reference.ab[:2]).max() < 1e-3
+
+
+def test_without_lowering_the_graph_is_the_plain_one(checkpoint: Path, tmp_path: Path) -> None:
+    bundle = export_bundle(checkpoint, tmp_path / "plain.icf", size=(64, 64), lowering=False)
+    assert bundle.manifest.graphs[0].lowering.applied == ()
+    operators = {node.op_type for node in onnx.load_from_string(bundle.graph().data).graph.node}
+    assert "Einsum" in operators  # a map per query, as the original computes it
+
+
+def test_an_unknown_rewrite_is_a_usage_error_before_any_work(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="palette"):
+        export_bundle(tmp_path / "not there.pth", tmp_path / "x.icf", keep=["palete"])

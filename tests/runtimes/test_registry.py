@@ -51,6 +51,9 @@ class FakeBundle:
     def checkpoint(self) -> Graph | None:
         return self._checkpoint
 
+    def engines(self, runtime: str) -> tuple[()]:
+        return ()
+
 
 @pytest.fixture
 def fake_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:

@@ -8,13 +8,14 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from icf_deploy.errors import ArtefactError, EngineUnavailableError, WorkError
-from icf_deploy.runtimes import cuda, trt
+from icf_deploy.runtimes import cuda, registry, trt
 from icf_deploy.runtimes.base import Engine, FloatArray, Graph, Target
 from icf_deploy.runtimes.trt import TrtRuntime
 from icf_deploy.runtimes.trt_plan import Plan
@@ -202,6 +203,8 @@ def test_a_plan_for_another_gpu_version_or_graph_is_refused_before_the_library_s
     ):
         with pytest.raises(ArtefactError, match=words):
             open_it(plan)
+    with pytest.raises(ArtefactError, match="built by 'antigravity'"):  # no module is imported because a file names it
+        open_it(Plan("antigravity", "1.7", "sm89", GRAPH.sha256, "fp32", 4, {}, b"x"))
     with pytest.raises(EngineUnavailableError, match=r"tensorrt is not installed|tensorrt does not import"):
         open_it(Plan("tensorrt", "11.4", "sm89", GRAPH.sha256, "fp32", 4, {}, b"x"))
 
@@ -252,6 +255,41 @@ def test_a_build_keeps_and_reuses_the_timings_of_the_full_library_only(
     TrtRuntime().build(GRAPH, Target("cuda"))
     TrtRuntime().build(GRAPH, Target("cuda-tf32"))
     assert seen == [None, None, b"how long kernels took"]
+
+
+def test_an_engine_that_came_with_a_trusted_bundle_is_used_where_it_was_built_for_this_gpu(
+    library: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Brought:
+        """A bundle with engines for three GPUs, and one of another graph."""
+
+        path, trusted = Path("/somewhere/edge.icf"), True
+        manifest = SimpleNamespace(default_graph="fp32")
+
+        def graph(self, name: str | None = None) -> Graph:
+            return GRAPH
+
+        def engines(self, runtime: str) -> tuple[Any, ...]:
+            assert runtime == "trt"
+            found = [("fp32", "rtx50"), ("int8", "rtx40"), ("fp32", "rtx40-tf32"), ("fp32", "rtx40")]
+            kept = [SimpleNamespace(name=f"{g}-{t}", graph=g, target=t, version="tensorrt_rtx 1.7") for g, t in found]
+            return tuple(kept) if self.trusted else ()
+
+        def engine(self, name: str) -> bytes:
+            assert name == "fp32-rtx40"
+            return PLAN.encode()
+
+    bundle: Any = Brought()
+    monkeypatch.setattr(trt, "compile_plan", None)
+    with registry.open_session(bundle, "trt") as session:
+        np.testing.assert_array_equal(session.run(photos(2)), colours(photos(2)))
+    bundle.trusted = False
+    with pytest.raises(TypeError):  # it is built: nothing of the bundle is touched
+        registry.open_session(bundle, "trt")
+    assert not TrtRuntime().fits("rtx40", "tensorrt_rtx 1.6", Target("cuda"))
+    assert not TrtRuntime().fits("rtx40", "tensorrt 1.7", Target("cuda"))
+    assert not TrtRuntime().fits("rtx40", "antigravity 1.7", Target("cuda"))
+    assert not TrtRuntime().fits("abacus", "tensorrt_rtx 1.7", Target("cuda"))
 
 
 def test_executed_formats_come_from_the_engines_description_where_it_has_one(

@@ -197,7 +197,8 @@ def _measured(model: onnx.ModelProto) -> dict[str, Json]:
 
 
 def _bytes(model: onnx.ModelProto) -> bytes:
-    return model.SerializeToString(deterministic=True)
+    data: bytes = model.SerializeToString(deterministic=True)
+    return data
 
 
 def _record(outcomes: Sequence[Outcome]) -> Lowering:

@@ -17,6 +17,7 @@ import numpy as np
 
 from icf_deploy.errors import ArtefactError, WorkError
 from icf_deploy.runtimes.base import Engine, FloatArray
+from icf_deploy.runtimes.cores import thread_count
 from icf_deploy.runtimes.cuda import Buffer, CapturedWork, CudaError, Stream
 from icf_deploy.runtimes.pool import Pool
 from icf_deploy.runtimes.session import AB_CHANNELS, GRAY_CHANNELS, EngineSession
@@ -51,6 +52,8 @@ class TrtSession(EngineSession):
             raise ArtefactError(
                 f"{library.name} {library.version} does not take this plan: {self._said.reason()}. Build it again on this GPU"
             )
+        thread_count(engine.target.threads)  # means nothing to a GPU, but a number that makes no sense is refused
+        self._require_shapes()
         self._formats = _described_formats(trt, self._engine) or dict(plan.formats)
         self._config, self._compiled = _runtime_config(trt, self._engine, compiled)
         self._contexts: Pool[Context] = Pool(self._new_context, MOST_CONTEXTS)
@@ -64,6 +67,14 @@ class TrtSession(EngineSession):
     def formats(self) -> Mapping[str, int]:
         """Formats of the computing layers, from the engine's description; where it has none, from the typed network."""
         return dict(self._formats)
+
+    def _require_shapes(self) -> None:
+        """ArtefactError unless the engine maps gray to ab of this session's sizes."""
+        names = [self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors)]
+        found = [list(self._engine.get_tensor_shape(name))[1:] for name in names]
+        expected = [[GRAY_CHANNELS, *self.size], [AB_CHANNELS, *self.output_size]]
+        if sorted(found) != sorted(expected):
+            raise ArtefactError(f"this engine does not map gray to ab: expected {expected} after the batch, found {found}")
 
     def _new_context(self) -> Context:
         context = self._engine.create_execution_context(*(() if self._config is None else (self._config,)))
@@ -116,8 +127,11 @@ class Context:
         names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
         self._input = next(name for name in names if str(engine.get_tensor_mode(name)).endswith("INPUT"))
         output = next(name for name in names if name != self._input)
-        context.set_tensor_address(self._input, self._gray.device)
-        context.set_tensor_address(output, self._ab.device)
+        if not (
+            context.set_tensor_address(self._input, self._gray.device) and context.set_tensor_address(output, self._ab.device)
+        ):
+            self._taken.close()
+            raise WorkError(f"TensorRT does not take its buffers: {said.reason()}")
         self._photo = gray[1:]
         self._batch = 0  # photos of the last call; the context's shape is set for as many
         self._captured: CapturedWork | None = None
@@ -159,14 +173,14 @@ class Context:
 
     def _enqueue(self, photos: int) -> None:
         self._gray.upload(photos, self._stream)
-        if not self._context.execute_async_v3(self._stream.handle):
+        if not self._context.execute_async_v3(int(self._stream.handle)):
             raise WorkError(f"TensorRT failed on a batch of {photos}: {self._said.reason()}")
         self._ab.download(photos, self._stream)
 
     def _capture(self, photos: int) -> None:
         """Record one call. Where that is not possible this context goes on kernel by kernel, and the log says so once."""
         capturable = getattr(self._context, "is_stream_capturable", None)
-        reason = "this engine cannot be captured" if capturable is not None and not capturable(self._stream.handle) else ""
+        reason = "this engine cannot be captured" if capturable is not None and not capturable(int(self._stream.handle)) else ""
         if not reason:
             self._stream.begin_capture()
             try:

@@ -181,6 +181,7 @@ class FakeTrt:
         self.kernels = b"kernels for this GPU"
         self.given_kernels: list[bytes] = []
         self.Builder = object
+        self.shapes = {"gray": (-1, 1, 8, 16), "ab": (-1, 2, 4, 8)}
         if rtx:
             self.DynamicShapesKernelSpecializationStrategy = SimpleNamespace(EAGER="eager")
 
@@ -204,6 +205,9 @@ class Engine:
 
     def get_tensor_name(self, index: int) -> str:
         return ("gray", "ab")[index]
+
+    def get_tensor_shape(self, name: str) -> tuple[int, ...]:
+        return self.trt.shapes[name]
 
     def get_tensor_mode(self, name: str) -> str:
         return "TensorIOMode.INPUT" if name == "gray" else "TensorIOMode.OUTPUT"

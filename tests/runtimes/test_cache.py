@@ -17,7 +17,6 @@ from icf_deploy.runtimes import cache as module
 from icf_deploy.runtimes.cache import EngineCache, default_cache
 from icf_deploy.runtimes.cache_entry import EngineKey
 from icf_deploy.runtimes.cache_folder import default_folder, refusal
-from icf_deploy.runtimes.lock import locked
 
 FIELDS = {
     "runtime": "fake",
@@ -376,18 +375,3 @@ def test_by_default_the_cache_is_where_the_desktop_standard_says(monkeypatch: py
     assert default_folder() == tmp_path / "kept" / "icf-deploy"
     monkeypatch.setenv("XDG_CACHE_HOME", "relative")  # the standard says: to be ignored
     assert default_folder() == tmp_path / ".cache" / "icf-deploy"
-
-
-def test_a_lock_is_held_by_one_at_a_time_in_one_process_too(tmp_path: Path) -> None:
-    inside, most = [], []
-
-    def work(_: int) -> None:
-        with locked(tmp_path / "lock", "it works"):
-            inside.append(1)
-            most.append(len(inside))
-            time.sleep(0.002)
-            inside.pop()
-
-    with ThreadPoolExecutor(8) as pool:
-        list(pool.map(work, range(24)))
-    assert max(most) == 1

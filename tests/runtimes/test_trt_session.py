@@ -218,6 +218,15 @@ def test_a_plan_that_the_library_does_not_take_is_an_error_in_its_words(
     assert gpu.held() == 0
 
 
+def test_an_engine_of_another_shape_than_its_graph_is_refused(
+    open_it: Callable[..., TrtSession], library: Any, gpu: Any
+) -> None:
+    library.shapes["ab"] = (-1, 2, 8, 16)
+    with pytest.raises(ArtefactError, match=r"expected \[\[1, 8, 16\], \[2, 4, 8\]\]"):
+        open_it()
+    assert gpu.held() == 0
+
+
 def test_a_machine_without_a_gpu_is_an_unavailable_engine(open_it: Callable[..., TrtSession], gpu: Any) -> None:
     gpu.gpus = 0
     assert "no GPU" in TrtRuntime().available().reason

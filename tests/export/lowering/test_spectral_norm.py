@@ -27,9 +27,7 @@ def test_all_eight_are_divided_out(ddcolor: ColorizationNetwork, applies_exactly
     assert (_norms(ddcolor), _norms(lowered.network)) == (8, 0)
 
 
-def test_the_divisor_is_the_one_of_the_stored_vectors(
-    ddcolor: ColorizationNetwork, applies_exactly: Callable[..., Any]
-) -> None:
+def test_the_divisor_is_that_of_the_stored_vectors(ddcolor: ColorizationNetwork, applies_exactly: Callable[..., Any]) -> None:
     """Vectors that are not yet the singular ones: the stored estimate counts, not the true norm."""
     for layer in ddcolor.modules():
         if isinstance(layer, SpectralNormConv2d):

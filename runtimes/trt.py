@@ -62,7 +62,7 @@ class TrtRuntime:
             return Availability(False, reason=reason, install=install)
         version = f"{library.name} {library.version}"
         if not cuda.driver_present():
-            ahead = "; engines for other machines can be compiled here from Python (docs: runtimes/trt.py)"
+            ahead = "; engines for other machines can be compiled here from Python (docs/engines.md)"
             return Availability(False, version, f"there is no NVIDIA driver here{ahead if library.is_rtx else ''}")
         try:
             gpu = cuda.find_gpu()

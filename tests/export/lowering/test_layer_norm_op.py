@@ -23,6 +23,7 @@ def test_the_eight_of_ddcolor(
 
 def test_no_mean_is_left_in_the_graph(ddcolor: ColorizationNetwork) -> None:
     """Two each for the stem and four stages; a skip and the downsampling beside it share theirs."""
+
     def means(model: onnx.ModelProto) -> int:
         return sum(node.op_type == "ReduceMean" for node in model.graph.node)
 

@@ -131,17 +131,17 @@ def run_tests(folder: Path, environment: dict[str, str]) -> dict[str, Counter[st
     if not report.is_file():
         return {"other": Counter(failed=1)}
     for case in xml.etree.ElementTree.parse(report).iter("testcase"):
-        named = re.search(r"\[(?:.*-)?((?:ort|trt|pytorch|openvino):[a-z0-9-]+?)(?:-[^:]*)?\]$", case.get("name", ""))
+        parameters = case.get("name", "").partition("[")[2].removesuffix("]")
         failed = case.find("failure") is not None or case.find("error") is not None
         outcome = "failed" if failed else "skipped" if case.find("skipped") is not None else "passed"
-        outcomes.setdefault(engine_of(named.group(1)) if named else "other", Counter())[outcome] += 1
+        outcomes.setdefault(engine_of(parameters), Counter())[outcome] += 1
     return outcomes
 
 
-def engine_of(text: str) -> str:
-    """The engine that a test's parameters begin with, such as `trt:cuda` of `trt:cuda-shape0`."""
-    matches = [name for name in ENGINES if text == name or text.startswith(name + "-")]
-    return max(matches, key=len, default="other")
+def engine_of(parameters: str) -> str:
+    """The engine among a test's parameters, such as `trt:cuda` of `trt:cuda-shape0`; "other" without one."""
+    found = [name for name in ENGINES if re.search(rf"(^|-){re.escape(name)}(-|$)", parameters)]
+    return max(found, key=len, default="other")
 
 
 def run_bench(options: argparse.Namespace, folder: Path, environment: dict[str, str]) -> Json:

@@ -26,8 +26,10 @@ def device(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("device") / "venv"
     venv.create(folder, with_pip=True)
     binaries = folder / ("Scripts" if os.name == "nt" else "bin")
+    # pip must not take the unpacked wheel on PYTHONPATH for an installed one.
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
     install = ["-m", "pip", "install", "--quiet", "-c", str(ROOT / "constraints.txt"), f"{wheels[-1]}[cpu]"]
-    subprocess.run([str(binaries / "python"), *install], check=True, timeout=600)
+    subprocess.run([str(binaries / "python"), *install], check=True, timeout=600, env=environment)
     return binaries
 
 

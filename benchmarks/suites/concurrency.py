@@ -170,6 +170,7 @@ def main(bundle: str | None, engines: tuple[str, ...], rounds: int, seconds: flo
             "freed\nMB",
         )
     ]
+    reasons: list[str] = []
     for engine in engines or MEASURED_ENGINES:
         command = [sys.executable, __file__, *([bundle] if bundle else []), "--child", engine]
         done = subprocess.run(
@@ -177,12 +178,13 @@ def main(bundle: str | None, engines: tuple[str, ...], rounds: int, seconds: flo
         )
         if done.returncode:
             last = done.stderr.strip().splitlines()[-1:] or ["no message"]
-            rows.append((engine, last[0], "-", "-", "-", "-", "-"))
+            rows.append((engine, *["-"] * 6))
+            reasons.append(f"{engine}: {last[0]}")
             continue
         found = json.loads(done.stdout.splitlines()[-1])
         memory = ["-" if found[name] is None else f"{found[name] / MEGABYTE:.1f}" for name in ("grown", "held", "freed")]
         rows.append((engine, f"{found['rate']:.1f}", f"{found['ratio']:.2f}", f"{found['difference']:.1e}", *memory))
-    print(aligned(rows))
+    print("\n".join([aligned(rows), *reasons]))
 
 
 if __name__ == "__main__":

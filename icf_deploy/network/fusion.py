@@ -88,8 +88,8 @@ class EdgeFusion(nn.Module):
         self.factor = 4 // stride
         self.expand = conv_norm(in_channels, channels * self.factor**2, 1)
         self.mix = nn.Parameter(torch.randn(2, queries) / queries**0.5)
-        # A palette that does not depend on the photo. Without it, queries that grow alike in training make a palette of rank
-        # one, and every photo gets the colours of one line through gray: blue to orange.
+        self.center_mix()
+        # A palette that does not depend on the photo: what all photos have in common need not come from the queries.
         self.base = nn.Parameter(torch.randn(2, channels) / channels**0.5)
         self.gray_weight = nn.Parameter(torch.zeros(2))
         self.bias = nn.Parameter(torch.zeros(2))
@@ -113,6 +113,15 @@ class EdgeFusion(nn.Module):
     def forward(self, embeddings: Tensor, features: Tensor, gray: Tensor) -> Tensor:
         """embeddings [N,Q,C], features [N,C0,H/4,W/4], gray [N,1,H,W] -> ab [N,2,H/stride,W/stride]."""
         return self.paint(self.palette(embeddings), features, gray)
+
+    @torch.no_grad()
+    def center_mix(self) -> None:
+        """Make both rows of `mix` sum to zero, so that what the embeddings of all queries share cancels.
+
+        Training otherwise grows just that, until the queries are alike and the palette has rank one: every photo then gets
+        the colours of one line through gray, blue to orange.
+        """
+        self.mix.sub_(self.mix.mean(dim=1, keepdim=True))
 
     @torch.no_grad()
     def scale_chroma(self, gain: float) -> None:

@@ -42,9 +42,11 @@ class SpectralNormConv2d(nn.Module):
 
     def effective_weight(self) -> Tensor:
         """weight_orig / (u^T W v), float32 [out,in,k,k]."""
+        u, v = self.weight_u, self.weight_v
         if self.training:
             self._power_iteration()
-        sigma = torch.dot(self.weight_u, torch.mv(self.weight_orig.flatten(1), self.weight_v))
+            u, v = u.clone(), v.clone()  # a second call before the backward pass overwrites the buffers
+        sigma = torch.dot(u, torch.mv(self.weight_orig.flatten(1), v))
         return self.weight_orig / sigma
 
     def forward(self, x: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from icf_deploy.errors import UsageError
+from icf_deploy.network.fusion import EdgeFusion
 
 SIZE_MULTIPLE = 32  # the coarsest map is H/32
 
@@ -57,6 +58,11 @@ class ColorizationNetwork(nn.Module):
         features, levels = self.features(gray)
         ab: Tensor = self.fusion(self.color_decoder(levels), features, gray)
         return ab
+
+    def constrain(self) -> None:
+        """After a step of training, put back the weights that training must not move (`icf-edge` only)."""
+        if isinstance(self.fusion, EdgeFusion):
+            self.fusion.center_mix()
 
     def scale_chroma(self, gain: float) -> None:
         """Multiply every ab by `gain`, exactly, by scaling the last linear layer (`icf-edge` only)."""

@@ -46,7 +46,8 @@ class TrainConfig:
     minutes: float | None = _option(None, "Length of the run; turned into steps once, at the start, by timing real steps.")
     batch: int = _option(24, "Crops per step.")
     crop: int = _option(128, "Side of a training crop in pixels, a multiple of 32.")
-    lr: float = _option(2e-3, "Peak learning rate of everything but the backbone.")
+    lr: float = _option(1e-3, "Peak learning rate of image decoder and fusion.")
+    color_lr: float = _option(3e-4, "Peak learning rate of the colour decoder; a higher one makes its queries alike.")
     backbone_lr: float = _option(3e-4, "Peak learning rate of the pretrained backbone.")
     weight_decay: float = _option(0.01, "AdamW weight decay; never on norms and biases.")
     warmup: int = _option(150, "Steps over which the learning rate rises (at most a tenth of the run).")
@@ -85,8 +86,8 @@ class TrainConfig:
             raise UsageError("--resume goes on with an interrupted run and --overwrite forgets it: give one of them")
         if not self.resume and (self.steps is None) == (self.minutes is None):
             raise UsageError("say how long to train: either --steps N or --minutes M")
-        for name in ("steps", "minutes", "batch", "lr", "backbone_lr", "clip", "huber_beta", "gain", "validate_every",
-                     "validation_photos", "threads"):  # fmt: skip
+        for name in ("steps", "minutes", "batch", "lr", "color_lr", "backbone_lr", "clip", "huber_beta", "gain",
+                     "validate_every", "validation_photos", "threads"):  # fmt: skip
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise UsageError(f"--{name.replace('_', '-')} must be above 0, not {value}")

@@ -1,4 +1,4 @@
-"""What moves the weights: AdamW with two learning rates, warm-up and cosine decay, and averaged weights.
+"""What moves the weights: AdamW with a learning rate per part, warm-up and cosine decay, and averaged weights.
 
 The averaged network is the one that is validated and saved. Its BatchNorm statistics are copied from the trained
 network, which averages them already.
@@ -21,20 +21,21 @@ EMA_WARMUP = 10  # steps; decay is at most (1 + step) / (EMA_WARMUP + step), so 
 
 
 def optimizer_for(network: ColorizationNetwork, config: TrainConfig) -> torch.optim.AdamW:
-    """AdamW over backbone and rest, each split into weights (decayed) and norms and biases (not decayed)."""
-    backbone = {id(parameter) for parameter in network.backbone.parameters()}
-    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    """AdamW over backbone, colour decoder and the rest, each split into weights (decayed) and norms and biases (not)."""
+    peaks = {id(parameter): config.backbone_lr for parameter in network.backbone.parameters()}
+    peaks |= {id(parameter): config.color_lr for parameter in network.color_decoder.parameters()}
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for parameter in network.parameters():
         if parameter.requires_grad:
-            groups.setdefault((id(parameter) in backbone, parameter.ndim > 1), []).append(parameter)
+            groups.setdefault((peaks.get(id(parameter), config.lr), parameter.ndim > 1), []).append(parameter)
     return torch.optim.AdamW(
         [
             {
                 "params": parameters,
-                "peak": config.backbone_lr if in_backbone else config.lr,
+                "peak": peak,
                 "weight_decay": config.weight_decay if decayed else 0.0,
             }
-            for (in_backbone, decayed), parameters in groups.items()
+            for (peak, decayed), parameters in groups.items()
         ],
         lr=config.lr,
         fused=True,

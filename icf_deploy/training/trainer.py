@@ -134,13 +134,21 @@ class Trainer:
         pair = pair_of_batch(batch, self._device)
         truth = Truth(F.avg_pool2d(pair.l, self._network.stride), F.avg_pool2d(pair.ab, self._network.stride))
         faster = FastBackward() if self._device.type == "cpu" else nullcontext()
-        with faster, torch.autocast(self._device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-            ab = self._network(pair.gray.contiguous(memory_format=torch.channels_last))
+        network, gray = self._network, pair.gray.contiguous(memory_format=torch.channels_last)
+        half = torch.autocast(self._device.type, torch.bfloat16, enabled=config.precision == "bf16")
+        with faster:
+            with half:
+                features, levels = network.features(gray)
+            # In float32: queries that start out alike differ by less than bfloat16 resolves, and would stay alike.
+            palette = network.palette(tuple(level.float() for level in levels))
+            with half:
+                ab = network.paint(palette, features, gray)
         loss = self._loss(ab.float(), truth, config)
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(self._network.parameters(), config.clip)
+        torch.nn.utils.clip_grad_norm_(network.parameters(), config.clip)
         self._optimizer.step()
+        network.constrain()
         self._averaged.update(self.step)
         self.step += 1
         return float(loss.detach())

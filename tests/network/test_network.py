@@ -72,6 +72,12 @@ def test_icf_edge_keeps_to_its_parameter_limit() -> None:
         assert sum(p.numel() for p in build("icf-edge").parameters()) <= EDGE_PARAMETERS_MAX
 
 
+def test_the_palette_of_a_fresh_icf_edge_ignores_what_its_queries_share() -> None:
+    network = build("icf-edge").double()
+    embeddings = torch.randn(2, 48, 32, dtype=torch.float64)
+    assert torch.allclose(network.fusion.palette(embeddings + 7.0), network.fusion.palette(embeddings), atol=1e-5)
+
+
 def test_scaling_chroma_multiplies_the_output_exactly() -> None:
     torch.manual_seed(0)
     network = build_edge().double().eval()

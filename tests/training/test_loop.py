@@ -102,6 +102,15 @@ def test_training_lowers_the_loss(config: TrainConfig, tmp_path: Path) -> None:
     assert sum(losses[-5:]) < 0.7 * sum(losses[:5])
 
 
+def test_what_all_queries_share_stays_out_of_the_palette(config: TrainConfig) -> None:
+    """Otherwise training grows just that, and the palette of every photo has rank one."""
+    network = load_checkpoint(train(replace(config, color_lr=0.1, lr=0.1))).double()
+    embeddings = torch.randn(2, 48, 32, dtype=torch.float64)
+    shared = torch.full((2, 1, 32), 1e3, dtype=torch.float64)
+    palette, shifted = network.fusion.palette(embeddings), network.fusion.palette(embeddings + shared)
+    assert (shifted - palette).abs().max() < 1e-2 * palette.std()  # rounding of float32 weights; uncentred: hundreds
+
+
 def test_progress_counts_the_steps_and_carries_the_newest_validation(config: TrainConfig) -> None:
     seen: list[Progress] = []
     train(config, progress=seen.append)

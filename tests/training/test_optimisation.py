@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,16 +14,17 @@ from icf_deploy.training.optimisation import AveragedNetwork, learning_rate_fact
 CONFIG = TrainConfig(photos=(), output=Path("x.safetensors"), steps=1)
 
 
-def test_the_backbone_learns_more_slowly_and_norms_and_biases_do_not_decay() -> None:
+def test_backbone_and_colour_decoder_learn_more_slowly_and_norms_and_biases_do_not_decay() -> None:
     network = build("icf-edge")
-    optimizer = optimizer_for(network, CONFIG)
+    optimizer = optimizer_for(network, replace(CONFIG, lr=8e-3, color_lr=4e-3, backbone_lr=2e-3))
     set_learning_rate(optimizer, 0.5)
     in_group = {id(p): group for group in optimizer.param_groups for p in group["params"]}
     assert len(in_group) == len(list(network.parameters()))
     backbone = {id(p) for p in network.backbone.parameters()}
+    color_decoder = {id(p) for p in network.color_decoder.parameters()}
     for parameter in network.parameters():
         group = in_group[id(parameter)]
-        assert group["lr"] == 0.5 * (3e-4 if id(parameter) in backbone else 2e-3)
+        assert group["lr"] == (1e-3 if id(parameter) in backbone else 2e-3 if id(parameter) in color_decoder else 4e-3)
         assert (group["weight_decay"] > 0) == (parameter.ndim > 1)
 
 

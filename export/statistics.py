@@ -39,7 +39,8 @@ class Activation:
 class GraphStatistics:
     """Figures of a graph for one batch size.
 
-    gmac: 1e9 multiply-adds of convolutions and matrix products; elementwise work, norms and pooling are not counted.
+    gmac: 1e9 multiply-adds of convolutions and matrix products; elementwise work, norms and pooling are not counted, nor is
+    what is computed from constants alone.
     parameters: numbers in the constants, shapes and axes left out. nodes: operators. bytes: of the file.
     largest: the largest activation. peak_bytes: the most that is alive at once, when nodes run one by one in the graph's order,
     each activation from the node that computes it to the last that reads it, inputs and outputs of the graph included.
@@ -67,7 +68,7 @@ def statistics(model: onnx.ModelProto, batch: int = 1) -> GraphStatistics:
     )
     shapes = {name: value.shape for name, value in values.items()}
     return GraphStatistics(
-        gmac=sum(_multiplications(node, shapes) for node in graph.node) / GIGA,
+        gmac=sum(_multiplications(node, shapes) for node in graph.node if not constants.issuperset(node.output)) / GIGA,
         parameters=sum(prod(tensor.dims) for tensor in graph.initializer if tensor.data_type not in INDEX_TYPES),
         nodes=len(graph.node),
         bytes=model.ByteSize(),

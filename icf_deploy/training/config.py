@@ -9,6 +9,7 @@ from typing import Any
 from icf_deploy.errors import UsageError
 
 PRECISIONS = ("auto", "bf16", "fp32")
+KEEPS = ("best", "last")
 DEFAULT_PRESET = "icf-edge"
 SIZE_MULTIPLE = 32  # pixels; the backbones halve five times
 # Fields that may change between the first part of a run and its resumption: they do not touch the trained weights.
@@ -25,6 +26,7 @@ RESUME_MAY_CHANGE = frozenset(
         "validation_photos",
         "gain",
         "half",
+        "keep",
     }
 )
 
@@ -61,6 +63,7 @@ class TrainConfig:
     colourfulness_weight: float = _option(0.02, "vivid: weight of the colourfulness that the prediction lacks.")
     gain: float = _option(1.0, "Factor on the predicted chroma, folded into the saved weights.")
     half: bool = _option(False, "Save the weights in fp16: half the size, as the shipped checkpoint.")
+    keep: str = _option("best", "Weights to save: of the best validation (dB at 60 % colourfulness), or the last.")
     seed: int = _option(0, "Seed of initial weights, photo order, augmentation and dropout.")
     holdout: tuple[str, ...] = _option(
         (), "Source (file name before its last _NNNN; * allowed) kept for validation; repeatable."
@@ -99,6 +102,8 @@ class TrainConfig:
             raise UsageError(f"--ema must be at least 0 and below 1, not {self.ema}")
         if self.precision not in PRECISIONS:
             raise UsageError(f"--precision is one of {', '.join(PRECISIONS)}, not {self.precision!r}")
+        if self.keep not in KEEPS:
+            raise UsageError(f"--keep is one of {', '.join(KEEPS)}, not {self.keep!r}")
         if self.output.suffix != ".safetensors":
             raise UsageError(
                 f"{self.output}: a checkpoint ends in .safetensors; try -o {self.output.with_suffix('.safetensors')}"

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -31,7 +31,7 @@ from icf_deploy.training.optimisation import AveragedNetwork, learning_rate_fact
 from icf_deploy.training.photos import PhotoSet, Split
 from icf_deploy.training.start import initial_network, save_network
 from icf_deploy.training.state import Record, RunState, save_state, state_path
-from icf_deploy.training.validation import GAINS, PROTOCOL, Point, ValidationSet, validate
+from icf_deploy.training.validation import GAINS, PROTOCOL, Point, ValidationSet, score, validate
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard.writer import SummaryWriter
@@ -77,6 +77,7 @@ class Trainer:
         self.step = 0
         self._history: list[Record] = []
         self._seconds = 0.0
+        self._best: dict[str, Any] | None = None
 
     def restore(self, state: RunState) -> None:
         """Take over a saved state; raise ArtefactError where it belongs to another computation."""
@@ -92,6 +93,7 @@ class Trainer:
         self._averaged.network.load_state_dict(state.averaged)
         self._optimizer.load_state_dict(state.optimizer)
         self.total, self.step, self._history, self._seconds = state.total, state.step, state.history, state.seconds
+        self._best = state.best
 
     def run(self, progress: Callable[[Progress], None] | None, writer: SummaryWriter | None) -> None:
         """Do the remaining steps, validating and saving the state on the way and at the end."""
@@ -165,6 +167,7 @@ class Trainer:
             optimizer=self._optimizer.state_dict(),
             history=self._history,
             seconds=self._seconds,
+            best=self._best,
         )
         save_state(state, state_path(self._config.output))
 
@@ -172,11 +175,14 @@ class Trainer:
         """Write the checkpoint and the history of the run, and remove the state, which has done its work."""
         config = self._config
         network = self._averaged.network.to("cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-        last = self._history[-1]
+        kept = self._history[-1]
+        if config.keep == "best" and self._best is not None:
+            network.load_state_dict(self._best["averaged"])
+            kept = next(record for record in self._history if record["step"] == self._best["step"])
         metadata = {
-            "training": json.dumps({**config.computation(), "steps": self.total}),
+            "training": json.dumps({**config.computation(), "steps": self.total, "kept": kept["step"]}),
             "photos": json.dumps({"train": len(split.train), "holdout": list(split.holdout), "sha256": self._photos}),
-            "validation": json.dumps({k: last[k] for k in ("photos", "protocol", "curve")}),
+            "validation": json.dumps({k: kept[k] for k in ("photos", "protocol", "curve")}),
             "gain": f"{config.gain} (folded into the weights; the gains of the validation curve are before it)",
             "unreadable": str(len(found.unreadable)),
         }
@@ -212,6 +218,9 @@ class Trainer:
                 "curve": [asdict(point) for point in curve],
             }
         )
+        if self._best is None or score(curve) > self._best["score"]:
+            weights = {name: tensor.clone() for name, tensor in self._averaged.network.state_dict().items()}
+            self._best = {"step": self.step, "score": score(curve), "averaged": weights}
         point = next(point for point in curve if point.gain == self._config.gain)
         if writer:
             writer.add_scalar("validation/db_over_gray", point.db_over_gray, self.step)

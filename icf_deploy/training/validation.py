@@ -22,6 +22,7 @@ VALIDATION_SIZE = 256  # pixels; the size at which the network is used
 VALIDATION_BATCH = 8  # photos; bounds memory
 GAINS = (0.4, 0.55, 0.7, 0.85, 1.0, 1.2, 1.4)  # the curve that tells a loss's colour from its size
 PROTOCOL = "centre square at 256x256, 8-bit RGB, true L kept, ab upsampled bicubically, mean over photos"
+SCORED_COLOURFULNESS = 0.6  # share of the true one at which runs are compared; below it dB come from adding little colour
 _LEAST_ERROR = 1e-3  # squared 8-bit codes; keeps PSNR finite for a photo that is matched exactly
 
 
@@ -66,6 +67,13 @@ def validate(network: nn.Module, photos: ValidationSet, *, gains: Sequence[float
     return tuple(
         Point(float(gain), float(db) / count, float(share) / true_colour)
         for gain, db, share in zip(gains, over_gray, colour, strict=True)
+    )
+
+
+def score(curve: Sequence[Point]) -> float:
+    """DB over gray where the curve, of rising gains, reaches SCORED_COLOURFULNESS; its end where it does not."""
+    return float(
+        np.interp(SCORED_COLOURFULNESS, [point.colourfulness for point in curve], [point.db_over_gray for point in curve])
     )
 
 

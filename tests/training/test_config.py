@@ -48,7 +48,7 @@ def test_resuming_needs_no_length() -> None:
 def test_only_options_that_change_the_weights_hinder_a_resumption() -> None:
     recorded = CONFIG.recorded()
     assert replace(CONFIG, photos=(Path("moved"),), resume=True, log_dir=Path("logs"), gain=0.7).differences(recorded) == []
-    assert replace(CONFIG, lr=1e-3).differences(recorded) == ["--lr was 0.002, is 0.001"]
+    assert replace(CONFIG, lr=2e-3).differences(recorded) == ["--lr was 0.001, is 0.002"]
 
 
 def test_the_options_load_no_torch() -> None:

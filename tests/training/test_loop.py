@@ -18,10 +18,11 @@ from icf_deploy.errors import ArtefactError, UsageError, WorkError
 from icf_deploy.network.checkpoint import load_checkpoint, save_checkpoint
 from icf_deploy.network.network import ColorizationNetwork
 from icf_deploy.network.presets import DDColorConfig, build_ddcolor
-from icf_deploy.training import start
+from icf_deploy.training import start, trainer
 from icf_deploy.training.config import TrainConfig
 from icf_deploy.training.loop import Progress, TrainingInterrupted, train
 from icf_deploy.training.state import load_state, state_path
+from icf_deploy.training.validation import Point
 
 STEPS = 6
 
@@ -111,6 +112,26 @@ def test_what_all_queries_share_stays_out_of_the_palette(config: TrainConfig) ->
     assert (shifted - palette).abs().max() < 1e-2 * palette.std()  # rounding of float32 weights; uncentred: hundreds
 
 
+def test_the_weights_of_the_best_validation_are_saved_unless_the_last_are_asked_for(
+    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    marks: dict[int, torch.Tensor] = {}
+
+    def best_at_4(network: ColorizationNetwork, *_: object, **__: object) -> tuple[Point, ...]:
+        marks[len(marks)] = network.fusion.get_parameter("mix").clone()
+        return Point(0.5, float(len(marks) == 2), 0.5), Point(1.0, float(len(marks) == 2), 1.0)
+
+    monkeypatch.setattr(trainer, "validate", best_at_4)
+    every = replace(config, validate_every=2, steps=None, resume=True)
+    with pytest.raises(TrainingInterrupted):
+        train(replace(every, steps=STEPS, resume=False), progress=stop_after(5, signal.SIGINT))
+    best = train(every)  # the best one is remembered across an interruption
+    assert torch.equal(weights(best)["fusion.mix"], marks[1])
+    last = train(replace(config, validate_every=2, keep="last", output=tmp_path / "last.safetensors"))
+    assert torch.equal(weights(last)["fusion.mix"], marks[max(marks)])
+    assert not torch.equal(marks[1], marks[2])
+
+
 def test_progress_counts_the_steps_and_carries_the_newest_validation(config: TrainConfig) -> None:
     seen: list[Progress] = []
     train(config, progress=seen.append)
@@ -131,7 +152,8 @@ def test_the_history_and_the_checkpoint_say_how_it_was_trained(config: TrainConf
         metadata = stored.metadata()
     training = json.loads(metadata["training"])
     assert (training["steps"], training["seed"], training["loss"]) == (STEPS, 0, "vivid")
-    assert json.loads(metadata["validation"])["curve"] == history[-1]["curve"]
+    kept = next(record for record in history if record["step"] == training["kept"])
+    assert json.loads(metadata["validation"])["curve"] == kept["curve"]
     assert json.loads(metadata["photos"])["train"] == 5
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from icf_deploy.quality import metrics
 from icf_deploy.training.color import light_of_codes, pair_of_light
 from icf_deploy.training.photos import CHROMA_MAP_SIDE, Photo
-from icf_deploy.training.validation import VALIDATION_SIZE, ValidationSet, colourfulness, psnr, validate
+from icf_deploy.training.validation import VALIDATION_SIZE, Point, ValidationSet, colourfulness, psnr, score, validate
 
 Pixels = npt.NDArray[np.uint8]
 CPU = torch.device("cpu")
@@ -66,3 +66,9 @@ def test_psnr_and_colourfulness_are_those_of_the_metrics_module(photo: Callable[
     tensors = [torch.from_numpy(picture).permute(2, 0, 1)[None].float() for picture in (first, second)]
     assert float(psnr(*tensors)) == pytest.approx(metrics.psnr(first, second, peak=255), abs=1e-4)
     assert float(colourfulness(tensors[0])) == pytest.approx(metrics.colourfulness(first), rel=1e-4)
+
+
+def test_the_score_is_read_off_the_curve_at_60_percent_of_the_colourfulness() -> None:
+    curve = [Point(0.5, 2.0, 0.4), Point(1.0, 1.0, 0.8), Point(1.5, -3.0, 1.2)]
+    assert score(curve) == pytest.approx(1.5)
+    assert score(curve[:1]) == 2.0  # never as colourful as that: what the most colourful one has

@@ -44,5 +44,8 @@ test: lint types unit
 demo: $(VENV)/.ready
 	$(BIN)/python scripts/demo.py
 
+bench: $(VENV)/.ready
+	$(BIN)/python scripts/bench.py
+
 clean:
 	rm -rf build demo .mypy_cache .ruff_cache .pytest_cache

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from icf_deploy.bundle.lock import locked
 from icf_deploy.errors import UsageError
 from icf_deploy.runtimes.cache_entry import (
     SUFFIX,
@@ -30,7 +31,6 @@ from icf_deploy.runtimes.cache_entry import (
     read_header,
 )
 from icf_deploy.runtimes.cache_folder import FOLDER_VARIABLE, OFF, default_folder, refusal
-from icf_deploy.runtimes.lock import locked
 
 _log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, cast
 
 from icf_deploy.errors import ArtefactError, EngineUnavailableError, WorkError
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 FATAL = 4  # log severity: what goes wrong comes as an exception, once
+USUAL_SEVERITY = 2  # of ONNX Runtime's own log where nobody has set it: warnings
 
 
 class OrtRuntime:
@@ -138,7 +139,8 @@ class OrtSession(EngineSession):
         if provider.one_call:
             options.enable_mem_pattern = False  # DirectML asks for it
         try:
-            session = onnxruntime.InferenceSession(self._data, options, providers=chosen, enable_fallback=0)
+            with contextlib.nullcontext() if self._device == "cpu" else _said_once():
+                session = onnxruntime.InferenceSession(self._data, options, providers=chosen, enable_fallback=0)
         except Exception as error:  # the binding has a class per status code, with no common base below Exception
             if self._device != "cpu" and not _is_about_the_graph(error):
                 raise _unstarted(self._device, missing or first_line(error)) from error
@@ -219,6 +221,21 @@ def _options(threads: int) -> onnxruntime.SessionOptions:
     options.add_session_config_entry("session.intra_op.allow_spinning", "1")
     options.add_session_config_entry("session.force_spinning_stop", "1")
     return options
+
+
+@contextlib.contextmanager
+def _said_once() -> Iterator[None]:
+    """Keep ONNX Runtime from logging why a provider doesn't start, outside the session's own log: our error says that.
+
+    Its severity can be set and not read, so afterwards it is what it usually is.
+    """
+    import onnxruntime
+
+    onnxruntime.set_default_logger_severity(FATAL)
+    try:
+        yield
+    finally:
+        onnxruntime.set_default_logger_severity(USUAL_SEVERITY)
 
 
 def _gray_input(session: onnxruntime.InferenceSession, size: tuple[int, int], output_size: tuple[int, int]) -> str:

@@ -36,6 +36,7 @@ from icf_deploy.runtimes.trt_session import TrtSession
 _log = logging.getLogger(__name__)
 
 CUDA, CUDA_TF32 = "cuda", "cuda" + TF32_SUFFIX
+AHEAD_COMMAND = "icf-deploy export --engine trt --target rtx40"
 BUILD_MODULES = ("icf_deploy.runtimes.trt_build", "icf_deploy.runtimes.trt_plan")
 # The first compute capability with instructions for a format.
 FIRST_BF16, FIRST_FP8 = (8, 0), (8, 9)
@@ -62,7 +63,7 @@ class TrtRuntime:
             return Availability(False, reason=reason, install=install)
         version = f"{library.name} {library.version}"
         if not cuda.driver_present():
-            ahead = "; engines for other machines can be compiled here from Python (docs/engines.md)"
+            ahead = f"; engines for other machines can be compiled here: {AHEAD_COMMAND}"
             return Availability(False, version, f"there is no NVIDIA driver here{ahead if library.is_rtx else ''}")
         try:
             gpu = cuda.find_gpu()
@@ -105,7 +106,8 @@ class TrtRuntime:
     def open(self, engine: Engine) -> TrtSession:
         """Load the plan. It is machine code: give it only what `build` made, or what came in a bundle that you trust.
 
-        Raises ArtefactError for a plan of another graph, GPU or version, EngineUnavailableError without the library or a GPU.
+        Raises ArtefactError for a plan of another graph, GPU or version, IntegrityError for a damaged one,
+        EngineUnavailableError without the library or a GPU.
         """
         require_own(engine, self)
         plan = decode_plan(engine.data)
@@ -139,7 +141,7 @@ class TrtRuntime:
         """What builds the engine, how, for which compute capability, and under which key it is kept."""
         self._require_device(target.device)
         if ahead_target(target.device) is not None:
-            library = _require_rtx()
+            library = require_rtx()
             ahead = require_ahead_target(target.device, library)
             options, sm = Options(ahead.sm, ahead.tf32), ahead.sm
             device = {"device": target.device.removesuffix(TF32_SUFFIX), "driver": "none"}
@@ -170,8 +172,8 @@ class TrtRuntime:
         """The GPU, or an EngineUnavailableError that says what is missing for an engine to run here."""
         found = self.available()
         if not found.ok:
-            install = f" Install it with: {found.install}" if found.install else ""
-            raise EngineUnavailableError(f"engine trt: {found.reason}.{install}")
+            install = f". Install it with: {found.install}" if found.install else ""
+            raise EngineUnavailableError(f"engine trt: {found.reason}{install}")
         return cuda.find_gpu()
 
 
@@ -181,14 +183,15 @@ def build_ahead(graph: Graph, targets: Sequence[str], progress: Progress | None 
     targets: `rtx30`, `rtx40`, `rtx50`, or compute capabilities such as `sm86`; `-tf32` at the end allows TF32. Every name is
     looked at before anything is compiled. Raises as `TrtRuntime.build`.
     """
-    library = _require_rtx()
+    library = require_rtx()
     for name in targets:
         require_ahead_target(name, library)
     runtime = TrtRuntime(progress)
     return {name: runtime.build(graph, Target(name)).data for name in dict.fromkeys(targets)}
 
 
-def _require_rtx() -> Library:
+def require_rtx() -> Library:
+    """TensorRT for RTX, which alone compiles for GPUs that are elsewhere. EngineUnavailableError where it is not here."""
     try:
         return find_library(RTX)
     except EngineUnavailableError as error:

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from icf_deploy.errors import ArtefactError
+from icf_deploy.errors import ArtefactError, IntegrityError
 
 MAGIC = b"icf-plan 1\n"
 HEADER_LIMIT = 64 * 1024  # bytes
@@ -48,12 +48,12 @@ class Plan:
 
 
 def decode_plan(content: bytes) -> Plan:
-    """Read what `encode` wrote. ArtefactError for anything else."""
+    """Read what `encode` wrote. ArtefactError for an engine of something else, IntegrityError for one that is damaged."""
     if not content.startswith(MAGIC):
-        raise _unreadable("it does not begin as one")
+        raise ArtefactError("this is not an engine of trt: it does not begin as one. Build it again for this machine")
     end = content.find(b"\n", len(MAGIC), len(MAGIC) + HEADER_LIMIT)
     if end < 0:
-        raise _unreadable("its header does not end")
+        raise _damaged("its header does not end")
     try:
         header: dict[str, Any] = json.loads(content[len(MAGIC) : end])
         size, digest = int(header.pop("bytes")), str(header.pop("sha256"))
@@ -61,14 +61,14 @@ def decode_plan(content: bytes) -> Plan:
         largest_batch = int(header.pop("largest_batch"))
         texts = {name: str(header[name]) for name in ("library", "version", "sm", "graph", "recipe")}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise _unreadable("its header cannot be read") from error
+        raise _damaged("its header cannot be read") from error
     data = content[end + 1 :]
     if len(data) != size:
-        raise _unreadable(f"it has {len(data)} bytes of {size}")
+        raise _damaged(f"it has {len(data)} bytes of {size}")
     if hashlib.sha256(data).hexdigest() != digest:
-        raise _unreadable("its bytes are not the ones that were written")
+        raise _damaged("its bytes are not the ones that were written")
     return Plan(**texts, largest_batch=largest_batch, formats=formats, data=data)
 
 
-def _unreadable(reason: str) -> ArtefactError:
-    return ArtefactError(f"this is not an engine of trt: {reason}. Build it again for this machine")
+def _damaged(reason: str) -> IntegrityError:
+    return IntegrityError(f"this engine of trt is damaged: {reason}. Build it again, or copy its bundle again")

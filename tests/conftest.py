@@ -1,8 +1,8 @@
-"""Real photos for every test, taken from inside scikit-image and scikit-learn."""
+"""For every test: a cache of engines of its own, and real photos, taken from inside scikit-image and scikit-learn."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,14 @@ def _load(name: str) -> Photo:
     import skimage.data
 
     return np.ascontiguousarray(getattr(skimage.data, name)())
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _cache_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test, and no process that one starts, reads or fills the engine cache of whoever runs the tests."""
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("ICF_DEPLOY_CACHE", str(tmp_path_factory.mktemp("engine-cache")))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -1,9 +1,14 @@
-"""One writer at a time: a lock that the system takes back when its holder dies, however it dies."""
+"""One process at a time: an advisory lock on a file, which the operating system frees when its holder dies, however it dies.
+
+`flock` on Linux and macOS, `LockFile` (through `msvcrt.locking`) on Windows. Both belong to the open file, so two threads of
+one process exclude each other as two processes do.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -11,8 +16,28 @@ from pathlib import Path
 
 from icf_deploy.errors import WorkError
 
+_log = logging.getLogger(__name__)
+
 LOCK_FLAGS = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
 ATTEMPTS = 100  # another writer may remove the lock file between our opening and our locking of it; it can't go on for long
+POLL_SECONDS = 0.05  # Windows has no lock call that waits as long as it takes
+NO_LOCKS = (errno.ENOTSUP, errno.ENOLCK, errno.ENOSYS)  # of a file system that knows none
+
+
+@contextlib.contextmanager
+def locked(path: Path, purpose: str) -> Iterator[None]:
+    """Hold the lock of `path` (created, never removed) inside the block; wait for it as long as another one holds it.
+
+    purpose: what the other one is doing, for the log. Raises OSError where the file or its file system cannot be locked.
+    """
+    descriptor = os.open(path, LOCK_FLAGS, 0o600)
+    try:
+        if not _try_lock(descriptor):
+            _log.info("waiting for another process: %s", purpose)
+            _wait_lock(descriptor)
+        yield
+    finally:
+        os.close(descriptor)  # frees the lock, too
 
 
 @contextlib.contextmanager
@@ -33,7 +58,7 @@ def only_writer(path: Path) -> Iterator[bool]:
     try:
         yield held
     finally:
-        _release(descriptor, place)
+        _close_and_remove(descriptor, place)
 
 
 class _HeldError(Exception):
@@ -41,10 +66,11 @@ class _HeldError(Exception):
 
 
 def _acquired(place: Path) -> tuple[int, bool]:
+    """A descriptor of the lock file, and whether it is locked, which a file system without locks does not allow."""
     for _ in range(ATTEMPTS):
         descriptor = os.open(place, LOCK_FLAGS, 0o600)
         try:
-            held = _lock(descriptor)
+            held = _lock_at_once(descriptor)
             if _is_at(descriptor, place):
                 return descriptor, held
         except BaseException:
@@ -52,6 +78,17 @@ def _acquired(place: Path) -> tuple[int, bool]:
             raise
         os.close(descriptor)
     raise _HeldError
+
+
+def _lock_at_once(descriptor: int) -> bool:
+    try:
+        if not _try_lock(descriptor):
+            raise _HeldError
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        return False
+    return True
 
 
 def _is_at(descriptor: int, place: Path) -> bool:
@@ -64,37 +101,38 @@ def _is_at(descriptor: int, place: Path) -> bool:
 
 if sys.platform == "win32":
     import msvcrt
+    import time
 
-    def _lock(descriptor: int) -> bool:
+    def _try_lock(descriptor: int) -> bool:
+        os.lseek(descriptor, 0, os.SEEK_SET)  # a region from here on is locked
         try:
             msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-        except OSError as error:
-            raise _HeldError from error
+        except PermissionError:  # EACCES: another one has it
+            return False
         return True
 
-    def _release(descriptor: int, place: Path) -> None:
-        os.lseek(descriptor, 0, os.SEEK_SET)
-        msvcrt.locking(descriptor, msvcrt.LK_UNLCK, 1)
-        os.close(descriptor)
+    def _wait_lock(descriptor: int) -> None:
+        while not _try_lock(descriptor):
+            time.sleep(POLL_SECONDS)
+
+    def _close_and_remove(descriptor: int, place: Path) -> None:
+        os.close(descriptor)  # an open file cannot be removed
         with contextlib.suppress(OSError):  # somebody else has opened it meanwhile, and removes it after use
             place.unlink()
 
 else:
     import fcntl
 
-    NO_LOCKS = (errno.ENOTSUP, errno.ENOLCK, errno.ENOSYS)  # of a file system that knows none
-
-    def _lock(descriptor: int) -> bool:
+    def _try_lock(descriptor: int) -> bool:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise _HeldError from error
-        except OSError as error:
-            if error.errno not in NO_LOCKS:
-                raise
+        except BlockingIOError:
             return False
         return True
 
-    def _release(descriptor: int, place: Path) -> None:
+    def _wait_lock(descriptor: int) -> None:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+
+    def _close_and_remove(descriptor: int, place: Path) -> None:
         place.unlink(missing_ok=True)  # while it is held: who opened it before us sees that it is gone, and opens another
         os.close(descriptor)

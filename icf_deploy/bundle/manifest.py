@@ -34,7 +34,8 @@ REWRITE_LIMIT = 256
 SIZE_MULTIPLE = 32  # the networks halve five times
 SIZE_LIMIT = 8192  # pixels a side
 STRIDE_LIMIT = 32
-PARTS = ("whole", "features", "palette", "paint")
+WHOLE = "whole"  # the part that a graph is which maps gray to ab
+PARTS = (WHOLE, "features", "palette", "paint")
 
 # Lower case, so that no two names are one on Windows and macOS; and not those that Windows keeps for its devices.
 _NAME = r"(?!(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\.|$))[a-z0-9][a-z0-9._-]{0,63}"
@@ -76,7 +77,7 @@ class GraphEntry(FileEntry):
     name: str
     recipe: str
     size: tuple[int, int]
-    part: str = "whole"
+    part: str = WHOLE
     lowering: Lowering = field(default_factory=Lowering)
     measurements: Mapping[str, Json] = field(default_factory=dict)
 
@@ -223,7 +224,7 @@ def _require_consistent(manifest: Manifest, place: str) -> None:
         if manifest.graph(engine.graph) is None:
             raise IntegrityError(f"{place}: engines[{i}]: graph: there is no graph {engine.graph!r}")
     default = manifest.graph(manifest.default_graph)
-    if default is None or default.part != "whole" or default.size != manifest.size:
+    if default is None or default.part != WHOLE or default.size != manifest.size:
         raise IntegrityError(
             f"{place}: default_graph {manifest.default_graph!r} is no whole graph of size {list(manifest.size)}"
         )

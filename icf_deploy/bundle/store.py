@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +33,17 @@ from icf_deploy.errors import IntegrityError, UsageError
 if TYPE_CHECKING:
     from icf_deploy.bundle.fields import Json
 
-__all__ = ["SHIPPED", "SHIPPED_CHECKPOINT", "Bundle", "NewEngine", "NewGraph", "open_bundle", "write_bundle", "write_folder"]
+__all__ = [
+    "SHIPPED",
+    "SHIPPED_CHECKPOINT",
+    "Bundle",
+    "NewEngine",
+    "NewGraph",
+    "add_engines",
+    "open_bundle",
+    "write_bundle",
+    "write_folder",
+]
 
 
 @dataclass(frozen=True)
@@ -101,6 +112,38 @@ def write_bundle(
     )
     _require_readable(manifest, files)
     return write_folder(Path(path), ((MANIFEST_FILE, manifest.to_json()), *files.items()), overwrite=overwrite)
+
+
+def add_engines(
+    bundle: Bundle, path: str | os.PathLike[str], engines: Sequence[NewEngine], *, overwrite: bool = False
+) -> Bundle:
+    """Write `bundle` again as a folder, with these engines in it, and open that; one of the same name is replaced.
+
+    Everything else stays as it is, what only a newer icf-deploy understands included; the digest is another one. Raises
+    IntegrityError for a bundle that is not whole, otherwise as `write_bundle`.
+    """
+    from icf_deploy.bundle.replacement import check_output
+    from icf_deploy.bundle.verification import verify_bundle
+
+    check_output(Path(path), overwrite=overwrite)
+    verify_bundle(bundle)
+    new = {engine.name: engine for engine in engines}
+    kept = [entry for entry in bundle.manifest.engines if entry.name not in new]
+    document = json.loads(bundle.manifest_bytes)
+    document["engines"] = [asdict(entry) for entry in (*kept, *map(_engine_entry, new.values()))]
+    manifest_bytes = (json.dumps(document, indent=1, allow_nan=False) + "\n").encode()
+    try:
+        manifest = Manifest.from_json(manifest_bytes)
+    except IntegrityError as error:
+        raise UsageError(f"these do not make a bundle: {error}") from error
+
+    def files() -> Iterator[tuple[str, bytes]]:
+        yield MANIFEST_FILE, manifest_bytes
+        for entry in manifest.files():
+            added = new.get(entry.name) if isinstance(entry, EngineEntry) else None
+            yield entry.file, bundle.content(entry) if added is None else added.data
+
+    return write_folder(Path(path), files(), overwrite=overwrite)
 
 
 def write_folder(path: Path, files: Iterable[tuple[str, bytes]], *, overwrite: bool) -> Bundle:

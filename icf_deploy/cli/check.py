@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from icf_deploy.cli.options import bundle_argument, engines_option, json_option, threads_option
+from icf_deploy.cli.options import (
+    bundle_argument,
+    digest_option,
+    engines_option,
+    json_option,
+    threads_option,
+    trust_option,
+)
 from icf_deploy.cli.terminal import say, show_json, show_lines, show_table
 from icf_deploy.errors import BudgetError, IcfError, UsageError
 
@@ -36,8 +43,19 @@ class Row:
 @engines_option("repeatable; by default all that are installed")
 @click.option("--budget", metavar="LIMITS", help="What is allowed, such as de2000_p95<=1.0,ab_psnr>=40; missed: exit status 3.")
 @threads_option
+@digest_option
+@trust_option
 @json_option
-def command(*, bundle: Path | None, engines: tuple[str, ...], budget: str | None, threads: int | None, as_json: bool) -> int:
+def command(
+    *,
+    bundle: Path | None,
+    engines: tuple[str, ...],
+    budget: str | None,
+    threads: int | None,
+    expect_digest: str | None,
+    trust_engines: bool,
+    as_json: bool,
+) -> int:
     """Measure how far an engine's colours drift from PyTorch's.
 
     BUNDLE is a bundle; without it the shipped icf-edge. Its reference set holds gray photos and the ab that PyTorch in float32
@@ -49,7 +67,7 @@ def command(*, bundle: Path | None, engines: tuple[str, ...], budget: str | None
     from icf_deploy.runtimes import registry
 
     limits = budgets.parse(budget) if budget is not None else budgets.Budget(())
-    opened = open_bundle(bundle)
+    opened = open_bundle(bundle, expect_digest=expect_digest, trust_engines=trust_engines)
     names = list(dict.fromkeys(engines)) or installed_engines(opened)
     for name in names:
         registry.split(name)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from icf_deploy.cli.options import PATH, json_option, overwrite_option, threads_option
+from icf_deploy.cli.options import PATH, digest_option, json_option, overwrite_option, threads_option, trust_option
 from icf_deploy.cli.terminal import progress_bar, say, show_json, show_lines
 from icf_deploy.errors import PhotoError, UsageError, WorkError
 
@@ -50,6 +50,8 @@ class Plan:
 )
 @click.option("--parity", is_flag=True, help="Do exactly what the original DDColor does before and after the network.")
 @threads_option
+@digest_option
+@trust_option
 @overwrite_option
 @json_option
 def command(
@@ -61,6 +63,8 @@ def command(
     saturation: float,
     parity: bool,
     threads: int | None,
+    expect_digest: str | None,
+    trust_engines: bool,
     overwrite: bool,
     as_json: bool,
 ) -> int:
@@ -73,7 +77,8 @@ def command(
     require_outputs(plan, overwrite=overwrite)
     import icf_deploy
 
-    with icf_deploy.load(bundle, engine, threads=threads) as colorizer:
+    opened = icf_deploy.load(bundle, engine, threads=threads, expect_digest=expect_digest, trust_engines=trust_engines)
+    with opened as colorizer:
         photos = _colour_all(colorizer, plan.tasks, saturation, parity=parity, overwrite=overwrite, echo=not as_json)
         facts = {"engine": colorizer.engine, "size": list(colorizer.size)}
         if colorizer.bundle is not None:

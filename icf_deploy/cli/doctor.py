@@ -45,9 +45,9 @@ def command(as_json: bool) -> int:
             ]
         )
         header = ("engine", "here", "version", "executes")
-        show_table([header, *(_cells(engine) for engine in engines)])
+        show_table([header, *(line for engine in engines for line in _lines(engine))])
         show_lines(["", *(_advice(item["name"], item) for item in (*engines, *tools) if item["reason"] or not item["ok"])])
-        idle = [f"{item['name']}:{device}: {reason}" for item in engines for device, reason in item["idle"].items()]
+        idle = [_idle(f"{item['name']}:{device}", reason) for item in engines for device, reason in item["idle"].items()]
         show_lines([*idle, *(f"{tool['name']}: ready" for tool in tools if tool["ok"])])
         show_lines([f"shipped bundle: {bundle['reason'] or 'verified, ' + bundle['preset']}"])
     if not any(engine["ok"] for engine in engines):
@@ -77,12 +77,22 @@ def _shipped_bundle() -> dict[str, Any]:
     return {"ok": True, "preset": bundle.manifest.preset, "digest": bundle.digest, "reason": "", "exit_status": 0}
 
 
-def _cells(engine: dict[str, Any]) -> tuple[str, ...]:
-    executes = "; ".join(
-        f"{device}: {' '.join(formats) or 'nothing'}{'' if engine['probes'][device] else ' (not measured)'}"
-        for device, formats in engine["devices"].items()
-    )
-    return engine["name"], "yes" if engine["ok"] else "no", engine["version"] or "-", executes or "-"
+def _lines(engine: dict[str, Any]) -> list[tuple[str, ...]]:
+    """One line per device of an engine; one for an engine that is not here."""
+    version = engine["version"] or "-"
+    if not engine["devices"]:
+        return [(engine["name"], "yes" if engine["ok"] else "no", version, "-")]
+    lines: list[tuple[str, ...]] = []
+    for device, formats in engine["devices"].items():
+        measured = "" if engine["probes"][device] else " (not measured)"
+        executes = f"{' '.join(formats)}{measured}" if formats else "nothing"
+        lines.append((f"{engine['name']}:{device}", "yes" if formats else "no", version, executes))
+    return lines
+
+
+def _idle(name: str, reason: str) -> str:
+    """Why nothing runs on a device; what the engine says begins with its name already."""
+    return f"{name}: {reason.removeprefix(f'engine {name}: ')}"
 
 
 def _advice(name: str, item: dict[str, Any]) -> str:

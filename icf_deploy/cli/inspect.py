@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from icf_deploy.cli.options import bundle_argument, json_option
+from icf_deploy.cli.options import bundle_argument, digest_option, json_option
 from icf_deploy.cli.terminal import show_json, show_lines, show_table
 
 if TYPE_CHECKING:
@@ -21,8 +21,9 @@ MEGABYTE = 1_000_000
 
 @click.command("inspect", short_help="Show what a bundle holds, and verify it.")
 @bundle_argument
+@digest_option
 @json_option
-def command(bundle: Path | None, as_json: bool) -> None:
+def command(bundle: Path | None, expect_digest: str | None, as_json: bool) -> None:
     """Show what a bundle holds, and verify it.
 
     BUNDLE is a bundle; without it the shipped icf-edge. Every file is read and its hash compared; one that is not what was
@@ -30,7 +31,7 @@ def command(bundle: Path | None, as_json: bool) -> None:
     """
     from icf_deploy.bundle.opening import open_bundle
 
-    opened = open_bundle(bundle)
+    opened = open_bundle(bundle, expect_digest=expect_digest)
     verified = opened.verify()
     if as_json:
         show_json({"path": str(opened.path), "digest": opened.digest, "verified": verified, "manifest": _manifest(opened)})

@@ -19,6 +19,14 @@ overwrite_option = click.option("--overwrite", is_flag=True, help="Replace what 
 threads_option = click.option(
     "--threads", type=click.IntRange(min=1), help="Threads that work on one photo; by default one per physical core."
 )
+digest_option = click.option(
+    "--expect-digest", metavar="SHA256", help="Digest that the bundle must have, from somebody you trust; else exit status 6."
+)
+trust_option = click.option(
+    "--trust-engines",
+    is_flag=True,
+    help="Also use engines that lie in the bundle: machine code of whoever made it, which runs with your rights.",
+)
 
 
 def engines_option(purpose: str) -> Callable[[Function], Function]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from icf_deploy.cli.options import bundle_argument, json_option
+from icf_deploy.cli.options import bundle_argument, digest_option, json_option
 from icf_deploy.cli.terminal import show_json, show_lines, show_table
 
 SHOWN_DIGITS = 12  # of a digest in a table
@@ -15,7 +15,7 @@ SHOWN_DIGITS = 12  # of a digest in a table
 
 @click.command("verify", short_help="Check every byte of a bundle.")
 @bundle_argument
-@click.option("--expect-digest", metavar="HEX", help="Digest that the bundle must have, from somebody you trust.")
+@digest_option
 @json_option
 def command(bundle: Path | None, expect_digest: str | None, as_json: bool) -> None:
     """Check every byte of a bundle, and print what was checked.

@@ -73,13 +73,17 @@ def in_child(work: Callable[[], None], prepare: Callable[[], None]) -> int:
         os._exit(1)
 
 
-def kill_at(step: int) -> Callable[[], None]:
+def kill_at(step: int, folder: Path | None) -> Callable[[], None]:
+    """Die at this step; folder: count only what happens in it."""
+
     def prepare() -> None:
         count = 0
 
-        def hook(event: str, _: tuple[object, ...]) -> None:
+        def hook(event: str, arguments: tuple[object, ...]) -> None:
             nonlocal count
             if event.startswith(("os.", "open", "shutil.", "ctypes.dlsym", "fcntl.")) and event != "os.putenv":
+                if folder is not None and str(folder) not in str(arguments) and event != "ctypes.dlsym":
+                    return
                 count += 1
                 if count == step:
                     os.kill(os.getpid(), signal.SIGKILL)
@@ -102,6 +106,34 @@ def left_by(path: Path) -> dict[str, Any]:
     return found
 
 
+def exporter(folder: Path) -> Callable[[Path, bool], None]:
+    """exporter(folder)(path, overwrite) is `icf-deploy export` of a small network.
+
+    What PyTorch computes is computed once, here: it takes seconds, is always the same and touches no file.
+    """
+    import torch
+
+    from icf_deploy.export import pipeline
+    from icf_deploy.network.checkpoint import save_checkpoint
+    from icf_deploy.network.presets import DDColorConfig, build_ddcolor
+
+    torch.set_num_threads(1)
+    sizes = {"channels": 64, "queries": 12, "blocks": 3, "color_channels": 64, "hidden": 96, "heads": 2}
+    small = DDColorConfig((1, 1, 2, 1), (16, 32, 64, 96), **sizes)
+    torch.manual_seed(0)
+    checkpoint = save_checkpoint(build_ddcolor(small), folder / "small.safetensors")
+    network = pipeline.open_source(checkpoint).network
+    model = pipeline.to_onnx(network, (pipeline.example_gray((64, 64)),))
+    reference = pipeline.reference_set(network, (64, 64))
+    pipeline.to_onnx = lambda *_: model
+    pipeline.reference_set = lambda *_: reference
+
+    def export(path: Path, overwrite: bool) -> None:
+        pipeline.export_bundle(checkpoint, path, size=(64, 64), lowering=False, overwrite=overwrite)
+
+    return export
+
+
 def main(folder: Path, scenario: str) -> None:
     source, target = folder / "source" / "edge.icf", folder / "out" / "edge.icf"
     source.parent.mkdir()
@@ -111,6 +143,7 @@ def main(folder: Path, scenario: str) -> None:
         replacement.exchanged = lambda first, second: False
     if "pack" in scenario:
         write(source, "new", overwrite=False)
+    export = exporter(folder) if "export" in scenario else None
 
     def put_old_in_place() -> None:
         """By a writer that lives, and cleans up after those that were killed."""
@@ -125,6 +158,8 @@ def main(folder: Path, scenario: str) -> None:
     def work() -> None:
         if "pack" in scenario:
             pack(open_bundle(source), target, overwrite=overwrite)
+        elif export is not None:
+            export(target, overwrite)
         else:
             write(target, "new", overwrite=overwrite, length=LARGE if timed else 0)
 
@@ -133,7 +168,7 @@ def main(folder: Path, scenario: str) -> None:
     kills = 0
     for step in itertools.count(1):
         put_old_in_place()
-        child = in_child(work, (lambda: None) if timed else kill_at(step))
+        child = in_child(work, (lambda: None) if timed else kill_at(step, None if export is None else target.parent))
         if timed:
             time.sleep(generator.random() * seconds)
             os.kill(child, signal.SIGKILL)

@@ -65,3 +65,18 @@ def test_where_two_folders_cannot_be_exchanged_the_old_one_is_never_lost_and_its
             assert any(name.endswith(".old") for name in found["names"]), found
             assert re.search(r"was being replaced when that was interrupted. mv .*\.old .*edge\.icf", found["error"])
     assert left[-1] == {**left[-1], "killed": False, "whole": "new", "names": ["edge.icf"]}
+
+
+@pytest.mark.parametrize("scenario", ["export replace", "timed export replace"])
+def test_an_export_that_is_killed_leaves_the_old_bundle_or_the_new_one(scenario: str, tmp_path: Path) -> None:
+    """At every step of its writing, the moving included; and at twenty random moments of all its work."""
+    pytest.importorskip("torch")
+    pytest.importorskip("onnxscript")
+    left = killed(tmp_path, scenario)
+    assert sum(found["killed"] for found in left) >= 20
+    for found in left:
+        assert found["whole"] in ("old", "ddcolor-custom"), found
+        assert all(LEFTOVER.fullmatch(name) for name in found["names"] if name != "edge.icf"), found
+    if "timed" not in scenario:
+        assert {found["whole"] for found in left} == {"old", "ddcolor-custom"}
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["edge.icf"]

@@ -1,21 +1,156 @@
 from __future__ import annotations
 
 import errno
+import importlib.util
+import logging
 import os
 import subprocess
 import sys
 import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from icf_deploy.bundle import lock
-from icf_deploy.bundle.lock import only_writer
+from icf_deploy.bundle.lock import locked, only_writer
 from icf_deploy.errors import WorkError
 
-HOLD = "from pathlib import Path\nfrom icf_deploy.bundle.lock import only_writer\n" + (
+Locked = Callable[[Path, str], AbstractContextManager[None]]
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from icf_deploy.bundle.lock import locked
+
+with locked(Path(sys.argv[1]), "it holds"):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+WRITE = "from pathlib import Path\nfrom icf_deploy.bundle.lock import only_writer\n" + (
     "import sys\nwith only_writer(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
 )
+
+
+class PlayedWindows:
+    """`msvcrt.locking` as Windows documents it: a byte of an open file, not even twice for one process, refused with EACCES."""
+
+    LK_NBLCK = 2
+
+    def __init__(self) -> None:
+        self.holders: dict[int, int] = {}  # inode -> descriptor
+        self.refused = 0
+
+    def locking(self, descriptor: int, mode: int, count: int) -> None:
+        assert (mode, count) == (self.LK_NBLCK, 1)
+        assert os.lseek(descriptor, 0, os.SEEK_CUR) == 0
+        inode = os.fstat(descriptor).st_ino
+        holder = self.holders.setdefault(inode, descriptor)
+        if holder != descriptor:
+            self.refused += 1
+            raise PermissionError(13, "Permission denied")
+
+    def close(self, descriptor: int) -> None:
+        self.holders = {inode: holder for inode, holder in self.holders.items() if holder != descriptor}
+
+
+@pytest.fixture(params=["here", "windows"])
+def module(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The module as it is on this system, and as it is on Windows, there on a played msvcrt."""
+    if request.param == "here":
+        return lock
+    played = PlayedWindows()
+    with monkeypatch.context() as windows:
+        windows.setitem(sys.modules, "msvcrt", played)  # type: ignore[arg-type]
+        windows.setattr(sys, "platform", "win32")
+        spec = importlib.util.spec_from_file_location("lock_on_windows", str(lock.__file__))
+        assert spec is not None and spec.loader is not None
+        found = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(found)
+
+    def close(descriptor: int) -> None:
+        played.close(descriptor)
+        os.close(descriptor)
+
+    names = {name: getattr(os, name) for name in ("open", "lseek", "fstat", "path", "SEEK_SET")}
+    monkeypatch.setattr(found, "os", SimpleNamespace(close=close, **names))
+    return found
+
+
+@pytest.fixture
+def either(module: Any) -> Locked:
+    return cast("Locked", module.locked)
+
+
+def test_it_is_held_by_one_at_a_time_among_threads_too(either: Locked, tmp_path: Path) -> None:
+    inside, most, done = [], [], []
+
+    def work(_: int) -> None:
+        with either(tmp_path / "lock", "it works"):
+            inside.append(1)
+            most.append(len(inside))
+            time.sleep(0.001)
+            inside.pop()
+            done.append(1)
+
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(work, range(12)))
+    assert (max(most), len(done)) == (1, 12)
+
+
+def test_it_is_free_again_after_an_exception(either: Locked, tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), either(tmp_path / "lock", "it fails"):
+        raise RuntimeError
+    with either(tmp_path / "lock", "it works"):
+        pass
+
+
+def test_waiting_is_said_once_with_what_the_other_one_does(
+    either: Locked, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    held, may_end = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with either(tmp_path / "lock", "it holds"):
+            held.set()
+            assert may_end.wait(30)
+
+    def wait() -> None:
+        with either(tmp_path / "lock", "it builds the engine of trt"):
+            pass
+
+    with caplog.at_level(logging.INFO), ThreadPoolExecutor(2) as pool:
+        holding = pool.submit(hold)
+        assert held.wait(30)
+        waiting = pool.submit(wait)
+        while "waiting" not in caplog.text:
+            time.sleep(0.001)
+        may_end.set()
+        holding.result()
+        waiting.result()
+    assert caplog.text.count("waiting for another process: it builds the engine of trt") == 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no kill -9")
+def test_a_process_that_is_killed_holds_it_no_longer(tmp_path: Path) -> None:
+    process = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path / "lock")], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    process.kill()
+    process.communicate()
+    with locked(tmp_path / "lock", "it works"):
+        pass
+
+
+def test_a_place_that_does_not_exist_is_an_os_error(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), locked(tmp_path / "nowhere" / "lock", "it works"):
+        pass
 
 
 @pytest.fixture
@@ -24,7 +159,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_another_process_is_refused_at_once_and_may_write_when_the_first_is_done(path: Path) -> None:
-    with subprocess.Popen([sys.executable, "-c", HOLD, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+    with subprocess.Popen([sys.executable, "-c", WRITE, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == b"held\n"
         with pytest.raises(WorkError, match=r"edge\.icf is being written by another process: wait for it"), only_writer(path):
@@ -35,8 +170,8 @@ def test_another_process_is_refused_at_once_and_may_write_when_the_first_is_done
     assert list(path.parent.iterdir()) == []
 
 
-def test_a_process_that_is_killed_holds_nothing(path: Path) -> None:
-    with subprocess.Popen([sys.executable, "-c", HOLD, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+def test_a_writer_that_is_killed_holds_nothing(path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", WRITE, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == b"held\n"
         holder.kill()
@@ -46,7 +181,7 @@ def test_a_process_that_is_killed_holds_nothing(path: Path) -> None:
     assert list(path.parent.iterdir()) == []
 
 
-def test_of_many_threads_one_writes_at_a_time(path: Path) -> None:
+def test_of_many_threads_one_writes_at_a_time(module: Any, path: Path) -> None:
     inside, most, written = 0, 0, 0
     counting = threading.Lock()
 
@@ -54,7 +189,7 @@ def test_of_many_threads_one_writes_at_a_time(path: Path) -> None:
         nonlocal inside, most, written
         for _ in range(200):
             try:
-                with only_writer(path):
+                with module.only_writer(path):
                     with counting:
                         inside += 1
                         most = max(most, inside)
@@ -74,7 +209,7 @@ def test_of_many_threads_one_writes_at_a_time(path: Path) -> None:
     assert list(path.parent.iterdir()) == []
 
 
-@pytest.mark.skipif(os.name == "nt", reason="flock is POSIX")
+@pytest.mark.skipif(sys.platform == "win32", reason="flock is POSIX")
 def test_a_file_system_without_locks_can_be_written_to_and_says_that_nothing_is_held(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -86,7 +221,7 @@ def test_a_file_system_without_locks_can_be_written_to_and_says_that_nothing_is_
         assert not held
 
 
-@pytest.mark.skipif(os.name == "nt", reason="links need a privilege on Windows")
+@pytest.mark.skipif(sys.platform == "win32", reason="links need a privilege on Windows")
 def test_a_link_in_place_of_the_lock_file_is_not_followed(path: Path, tmp_path: Path) -> None:
     (tmp_path / ".edge.icf.lock").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(WorkError, match=r"edge\.icf could not be written: .*\.edge\.icf\.lock"), only_writer(path):

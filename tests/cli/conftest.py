@@ -20,7 +20,12 @@ _spec = importlib.util.spec_from_file_location("benchmark_fixtures", Path(__file
 assert _spec is not None and _spec.loader is not None
 _fixtures = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(_fixtures)
-gray, tiny_bundle, tiny_onnx = _fixtures.gray, _fixtures.tiny_bundle, _fixtures.tiny_onnx
+gray, tiny_bundle, tiny_onnx, make_result = (
+    _fixtures.gray,
+    _fixtures.tiny_bundle,
+    _fixtures.tiny_onnx,
+    _fixtures.make_result,
+)
 
 
 @dataclass(frozen=True)

@@ -108,5 +108,8 @@ def test_without_a_gpu_it_lists_what_is_here_runs_nothing_and_ends_with_status_5
     done = subprocess.run([sys.executable, str(SCRIPT)], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 5, done.stderr
     assert "There is no CUDA GPU" in done.stdout
+    for engine in script.ENGINES:  # each with the reason why it would not run
+        (line,) = [line for line in done.stdout.splitlines() if line.startswith(f"{engine} ")]
+        assert len(line.split()) > 3
     assert "onnxruntime" in done.stdout
     assert json.dumps(list(tmp_path.iterdir()), default=str) == "[]"

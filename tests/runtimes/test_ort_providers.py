@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable, Mapping
 from types import SimpleNamespace
@@ -114,6 +115,18 @@ def test_the_cpu_provider_says_nothing(build: Build, small: Any, caplog: pytest.
     with caplog.at_level(logging.INFO):
         open_on("cpu", small.graph(small.fp32())).close()
     assert caplog.text == ""
+
+
+@pytest.mark.parametrize(("device", "expected"), [("cpu", []), ("cuda", [4, 2]), ("xnnpack", [4, 2])])
+def test_onnx_runtimes_own_log_is_silent_only_while_a_provider_starts(
+    device: str, expected: list[int], build: Build, small: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_to: list[int] = []
+    monkeypatch.setattr(onnxruntime, "set_default_logger_severity", set_to.append)
+    build.starts = device != "cuda"  # one that starts, and one that doesn't
+    with contextlib.suppress(EngineUnavailableError):
+        open_on(device, small.graph(small.fp32())).close()
+    assert set_to == expected
 
 
 def test_float32_is_held_on_gpus_by_switching_tf32_off(build: Build, small: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,9 +15,10 @@ import numpy.typing as npt
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from icf_deploy.errors import ArtefactError, EngineUnavailableError, UsageError
+from icf_deploy.bundle.opening import open_bundle
+from icf_deploy.errors import ArtefactError, EngineUnavailableError, IntegrityError, UsageError
 from icf_deploy.runtimes import cuda, registry
-from icf_deploy.runtimes.base import Graph, Target
+from icf_deploy.runtimes.base import Engine, Graph, Target
 from icf_deploy.runtimes.ort import OrtRuntime
 from icf_deploy.runtimes.trt import TrtRuntime, build_ahead
 from icf_deploy.runtimes.trt_plan import decode_plan
@@ -41,28 +42,45 @@ def real_gray(photo: Callable[[str], npt.NDArray[np.uint8]]) -> npt.NDArray[np.f
     return gray.astype(np.float32)[None, None] / np.float32(255)
 
 
-@pytest.fixture(scope="module", params=["icf-edge", "ddcolor-tiny"])
-def graphs(request: pytest.FixtureRequest, real_gray: npt.NDArray[np.float32]) -> Graphs:
-    """One network, exported for real, in each format. Its weights are random; what is compiled is the same."""
+def shipped_edge() -> tuple[bytes, int]:
+    """Graph and stride of the shipped bundle."""
+    bundle = open_bundle()
+    return bundle.graph().data, bundle.manifest.stride
+
+
+def lowered_ddcolor() -> tuple[bytes, int]:
+    """The graph that `export` makes of a DDColor-tiny checkpoint, with random weights: what is compiled is the same."""
     import torch
 
     from icf_deploy.export.graph import example_gray, to_onnx
+    from icf_deploy.export.lowering import lower, lower_graph
     from icf_deploy.network.presets import build
 
     torch.manual_seed(4)
-    network = build(request.param).eval()
-    data = to_onnx(network, (example_gray(SIZE),)).SerializeToString()
+    network = build("ddcolor-tiny").eval()
+    model = lower_graph(to_onnx(lower(network, SIZE).network, (example_gray(SIZE),))).model
+    return model.SerializeToString(), network.stride
+
+
+NETWORKS = {"icf-edge": shipped_edge, "ddcolor-tiny": lowered_ddcolor}
+
+
+@pytest.fixture(scope="module", params=NETWORKS)
+def graphs(request: pytest.FixtureRequest, real_gray: npt.NDArray[np.float32]) -> Graphs:
+    """One network, as it is shipped, in each format."""
+    data, stride = NETWORKS[request.param]()
     formats = {"fp32": data, "fp16": low_precision.to_fp16(data), "int8": low_precision.to_int8(data, real_gray)}
     return {
-        name: Graph(content, hashlib.sha256(content).hexdigest(), SIZE, network.stride, name, request.param)
+        name: Graph(content, hashlib.sha256(content).hexdigest(), SIZE, stride, name, request.param)
         for name, content in formats.items()
     }
 
 
 @pytest.mark.parametrize("recipe", ["fp32", "fp16", "int8"])
 def test_a_real_network_is_compiled_for_three_generations_of_gpu_in_the_formats_that_its_graph_states(
-    graphs: Graphs, recipe: str
+    graphs: Graphs, recipe: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("ICF_DEPLOY_CACHE", "off")  # nobody comes back for these two gigabytes
     phases: set[str] = set()
     engines = build_ahead(graphs[recipe], list(TARGETS), lambda phase, done, steps: phases.add(phase))
     assert list(engines) == list(TARGETS)
@@ -217,17 +235,28 @@ def test_a_machine_without_a_gpu_compiles_but_opens_nothing_and_says_so(small_gr
     assert "trt" not in registry.preferred()
 
 
-@pytest.mark.parametrize("damage", [b"", b"x", None, 1], ids=["empty", "text", "truncated", "flipped"])
-def test_a_damaged_engine_is_refused_before_the_library_sees_it(small_graph: Graph, damage: bytes | int | None) -> None:
-    engine = TrtRuntime().build(small_graph, Target("rtx40"))
-    if damage is None:
-        data = engine.data[:-1]
-    elif isinstance(damage, int):
-        data = engine.data[:-1000] + bytes([engine.data[-1000] ^ damage]) + engine.data[-999:]
-    else:
-        data = damage
+@pytest.mark.parametrize("content", [b"", b"x", b"icf-plan 2"])
+def test_what_is_no_engine_of_trt_is_refused_before_the_library_sees_it(small_graph: Graph, content: bytes) -> None:
+    engine = Engine("trt", Target("rtx40"), small_graph, content)
     with pytest.raises(ArtefactError, match="not an engine of trt"):
-        TrtRuntime().open(replace(engine, data=data))
+        TrtRuntime().open(engine)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "longer", "flipped", "header"])
+def test_a_damaged_engine_is_refused_before_the_library_sees_it(small_graph: Graph, damage: str) -> None:
+    whole = TrtRuntime().build(small_graph, Target("rtx40"))
+    changed = bytearray(whole.data)
+    if damage == "flipped":
+        changed[-1000] ^= 1
+    damaged = {
+        "truncated": whole.data[:-1],
+        "longer": whole.data + b"x",
+        "flipped": bytes(changed),
+        "header": whole.data.replace(b'"sm"', b'"ms"', 1),
+    }
+    with pytest.raises(IntegrityError, match="this engine of trt is damaged") as error:
+        TrtRuntime().open(replace(whole, data=damaged[damage]))
+    assert error.value.exit_status == 6
 
 
 def test_the_library_prints_nothing(small_graph: Graph, capfd: pytest.CaptureFixture[str], caplog: Any) -> None:

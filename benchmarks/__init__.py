@@ -5,13 +5,24 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from icf_deploy.benchmarks.bench import BenchResult, benchmark
+    from icf_deploy.benchmarks.bench import benchmark
+    from icf_deploy.benchmarks.bench_result import BenchResult
     from icf_deploy.benchmarks.candidate import Candidate
+    from icf_deploy.benchmarks.cost import Prices
+    from icf_deploy.benchmarks.loadgen import LoadgenRule
     from icf_deploy.benchmarks.paired import Comparison, compare
 
-__all__ = ["BenchResult", "Candidate", "Comparison", "benchmark", "compare"]
+__all__ = ["BenchResult", "Candidate", "Comparison", "LoadgenRule", "Prices", "benchmark", "compare"]
 
-_HOMES = {"BenchResult": "bench", "benchmark": "bench", "Candidate": "candidate", "Comparison": "paired", "compare": "paired"}
+_HOMES = {
+    "BenchResult": "bench_result",
+    "benchmark": "bench",
+    "Candidate": "candidate",
+    "Comparison": "paired",
+    "LoadgenRule": "loadgen",
+    "Prices": "cost",
+    "compare": "paired",
+}
 
 
 def __getattr__(name: str) -> Any:

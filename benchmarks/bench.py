@@ -1,131 +1,44 @@
-"""One bundle on the engines of this machine: latency, memory and drift of the very same files, row by row."""
+"""Bundles on the engines of this machine: latency, memory, energy and drift of the very same files, row by row."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from icf_deploy.benchmarks.bench_result import BenchBundle, BenchResult, BenchRow
 from icf_deploy.benchmarks.candidate import Candidate, Scope, check_labels
-from icf_deploy.benchmarks.clock import NS, StopRule
+from icf_deploy.benchmarks.clock import StopRule
+from icf_deploy.benchmarks.cold_start import measure_cold_start
+from icf_deploy.benchmarks.cost import Prices
+from icf_deploy.benchmarks.gpu_state import find_gpus
 from icf_deploy.benchmarks.inputs import PHOTO_SIDE, inputs_of
-from icf_deploy.benchmarks.machine import Machine, read_machine
+from icf_deploy.benchmarks.loadgen import LoadgenRule
+from icf_deploy.benchmarks.machine import read_machine
+from icf_deploy.benchmarks.measured import Measured, costs_its_row
+from icf_deploy.benchmarks.pace import PaceRule
 from icf_deploy.benchmarks.paired import now_utc
-from icf_deploy.benchmarks.report import measured_json, ratio_json
-from icf_deploy.benchmarks.rounds import PROCESSES, ROUNDS, Measured, Progress, Rounds, ratio_of
-from icf_deploy.benchmarks.stats import Percentile
+from icf_deploy.benchmarks.rounds import PROCESSES, ROUNDS, Progress, Rounds
+from icf_deploy.benchmarks.scenario import run_scenario
 from icf_deploy.errors import EngineUnavailableError, IcfError, UsageError
 from icf_deploy.runtimes.cores import thread_count
 
 if TYPE_CHECKING:
-    from icf_deploy.benchmarks.ratio import PairedRatio
-    from icf_deploy.benchmarks.remote import WorkerProcess
-    from icf_deploy.benchmarks.wire import Array
+    from icf_deploy.benchmarks.remote import Inputs, WorkerProcess
     from icf_deploy.bundle.opening import Bundle
-    from icf_deploy.quality.table import DriftTable
+    from icf_deploy.imaging.codec import PhotoLike
 
-SCHEMA = "icf-bench 1"
 SECONDS = 3.0  # of timed calls per engine, at least
 CALLS = 100  # timed per engine, at least
-PERCENTS = (50.0, 90.0)
+MIDDLE = 50.0  # the percentile that is always there
+PERCENTS = (MIDDLE, 90.0)
 FEWEST_TURN_CALLS = 3  # a turn's median is not one call
-
-
-@dataclass
-class BenchRow:
-    """One engine: what was measured, which file that was, and the drift of that very file.
-
-    sha256, bytes, recipe: of the graph (for `pytorch`: of the checkpoint); None where it could not be read.
-    """
-
-    measured: Measured
-    sha256: str | None = None
-    bytes: int | None = None
-    recipe: str | None = None
-    drift: DriftTable | None = None
-
-    @property
-    def engine(self) -> str:
-        """The engine's name."""
-        return self.measured.candidate.label
-
-    @property
-    def threads(self) -> int:
-        """Threads that one call uses."""
-        return thread_count(self.measured.candidate.threads)
-
-    def percentile(self, percent: float) -> Percentile:
-        """Latency per call, in nanoseconds."""
-        return self.measured.percentile(percent)
-
-    def photos_per_second(self, batch: int = 1) -> float | None:
-        """Photos per second of calls made one after the other; None without samples."""
-        samples = self.measured.samples
-        return batch * len(samples) * NS / float(samples.sum()) if len(samples) else None
-
-
-@dataclass(frozen=True)
-class BenchResult:
-    """What a run measured. Ratios compare with the first row; latencies are per call, in nanoseconds."""
-
-    bundle: str
-    digest: str
-    preset: str
-    graph: str
-    size: tuple[int, int]
-    scope: Scope
-    settings: dict[str, Any]
-    machine: Machine
-    rows: tuple[BenchRow, ...]
-    interrupted: bool
-    created: str
-
-    def ratio(self, row: BenchRow) -> PairedRatio | None:
-        """Latency of a row over that of the first one, paired by round; None for the first one and without pairs."""
-        return None if row is self.rows[0] else ratio_of(row.measured, self.rows[0].measured)
-
-    def errors(self) -> list[IcfError]:
-        """Why rows are missing, in their order."""
-        return [row.measured.error for row in self.rows if row.measured.error is not None]
-
-    def warnings(self) -> list[str]:
-        """Everything that a reader should know before believing a number."""
-        return [*self.machine.warnings(), *(line for row in self.rows for line in row.measured.warnings())]
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values with their schema's version, raw samples included."""
-        return {
-            "schema": SCHEMA,
-            "created": self.created,
-            "bundle": {"name": self.bundle, "digest": self.digest, "preset": self.preset},
-            "graph": self.graph,
-            "size": list(self.size),
-            "scope": self.scope,
-            "settings": self.settings,
-            "machine": self.machine.to_json(),
-            "interrupted": self.interrupted,
-            "warnings": self.warnings(),
-            "rows": [self._row_json(row) for row in self.rows],
-        }
-
-    def _row_json(self, row: BenchRow) -> dict[str, Any]:
-        rate = row.photos_per_second(self.settings["batch"])
-        return {
-            "engine": row.engine,
-            "threads": row.threads,
-            "scope": self.scope,
-            "artefact": {"sha256": row.sha256, "bytes": row.bytes, "recipe": row.recipe},
-            "photos_per_second": rate,
-            "photos_per_second_per_core": None if rate is None else rate / row.threads,
-            "drift": None if row.drift is None else row.drift.to_json(),
-            "ratio": ratio_json(self.ratio(row)),
-            **measured_json(row.measured, self.settings["percentiles"]),
-        }
+HIGHEST_PACE = 1000.0  # calls a second; above it a sleeping process does not wake up in time
+BundlePath = str | Path
 
 
 def benchmark(
-    bundle: str | Path | None = None,
+    bundle: BundlePath | Sequence[BundlePath] | None = None,
     engines: Sequence[str] | None = None,
     *,
     scope: Scope = "engine",
@@ -136,73 +49,92 @@ def benchmark(
     percentiles: Sequence[float] = PERCENTS,
     batch: int = 1,
     processes: int = PROCESSES,
-    photos: Sequence[Array] | None = None,
+    photos: Sequence[PhotoLike] | None = None,
+    paces: Sequence[float] = (),
+    loadgen: LoadgenRule | None = None,
+    log_folder: Path | None = None,
+    cold_starts: int = 0,
+    prices: Prices | None = None,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> BenchResult:
-    """Measure a bundle (None: the shipped one) on engines of this machine (None: all that are installed).
+    """Measure bundles (None: the shipped one) on engines of this machine (None: all that are installed).
 
     Every engine lives alone in `processes` processes, one after the other, and they take turns in shuffled rounds. Each gets at
-    least `seconds` of timed calls, `calls` of them, and as many as the highest of `percentiles` needs. photos: uint8 [H,W]
-    or RGB [H,W,3] for the scopes `image` and `file`; None: the reference set at one megapixel. An engine that fails costs
-    its row.
+    least `seconds` of timed calls, `calls` of them, and as many as the highest of `percentiles` needs. An engine that fails
+    costs its row, and there is no latency without the drift of the same file.
 
-    Raises UsageError for an unknown engine or graph, IntegrityError for an unreadable bundle, EngineUnavailableError where
-    no engine is installed.
+    batch: photos per call, scope `engine` only. photos: what is fed to the engines in every scope; None: the reference set of
+    the first bundle, at one megapixel for the scopes `image` and `file`. paces: calls per second at which every engine is
+    timed too, beside its calls back to back. loadgen: a run of LoadGen for each engine instead of rounds; log_folder: where
+    its logs are kept, a folder per engine. cold_starts: fresh processes in each state of the engine's cache.
+
+    Raises UsageError for an unknown engine or graph and for what makes no sense together, IntegrityError for an unreadable
+    bundle, PhotoError for an unreadable photo, EngineUnavailableError where no engine, or LoadGen, is installed.
     """
     from icf_deploy.bundle.opening import open_bundle
 
-    opened = open_bundle(bundle)
-    names = installed_engines(opened) if engines is None else list(engines)
-    rows = [_row(opened, name, graph, threads, None if bundle is None else Path(bundle)) for name in names]
-    check_labels([row.measured.candidate for row in rows])
-    thread_count(threads)
-    stop = StopRule.carrying(*percentiles, seconds=seconds, calls=calls)
+    paths, prices = _paths(bundle), prices or Prices()
+    opened = [open_bundle(path) for path in paths]
+    percents = sorted({MIDDLE, *percentiles})
+    stop = StopRule.carrying(*percents, seconds=seconds, calls=calls)
+    _check(scope, threads, batch, paces, loadgen)
+    rows = _rows(opened, paths, engines, graph, threads)
     turn = StopRule(stop.seconds / ROUNDS, max(FEWEST_TURN_CALLS, -(-stop.calls // ROUNDS)))
-    reference = opened.reference()
+    references = [one.reference() for one in opened]
+    inputs = inputs_of(scope, references[0].gray, batch=1 if loadgen is not None else batch, photos=photos)
     machine = read_machine()
 
     def measure(measured: Measured, worker: WorkerProcess) -> None:
         from icf_deploy.quality.drift import measure_drift
 
         row = next(row for row in rows if row.measured is measured)
-        row.drift = measure_drift(worker, reference)
+        row.drift = measure_drift(worker, references[row.bundle])
 
     measurable = [row.measured for row in rows if row.measured.error is None]
-    run = Rounds(
-        measurable,
-        scope,
-        inputs_of(scope, reference.gray, batch=batch, photos=photos),
-        stop=turn,
-        processes=processes,
-        seed=seed,
-        progress=progress,
-        warmed=measure,
-    )
-    interrupted = run.measure()
-    settings = {
-        "rounds": ROUNDS,
-        "processes": processes,
-        "seconds": stop.seconds,
-        "calls": stop.calls,
-        "percentiles": list(percentiles),
-        "batch": batch if scope == "engine" else 1,
+    if loadgen is not None:
+        interrupted = run_scenario(measurable, scope, inputs, loadgen, log_folder=log_folder, progress=progress, warmed=measure)
+    else:
+        interrupted = Rounds(
+            measurable,
+            scope,
+            inputs,
+            stop=turn,
+            processes=processes,
+            seed=seed,
+            progress=progress,
+            warmed=measure,
+            paces=[PaceRule.for_turn(pace, percents, ROUNDS, turn.seconds) for pace in paces],
+        ).measure()
+    interrupted = interrupted or _cold_starts(measurable, scope, inputs, cold_starts, progress)
+    settings: dict[str, Any] = {
+        "rounds": 0 if loadgen is not None else ROUNDS,
+        "processes": 1 if loadgen is not None else processes,
+        "seconds": loadgen.seconds if loadgen is not None else stop.seconds,
+        "calls": loadgen.queries if loadgen is not None else stop.calls,
+        "percentiles": percents,
+        "batch": loadgen.batch if loadgen is not None else batch,
         "threads": threads,
-        "photos": len(reference.names) if scope == "engine" or photos is None else len(photos),
+        "photos": len(references[0].names) if photos is None else len(photos),
         "photo_size": None if scope == "engine" else _sizes(photos),
+        "photo_source": "reference set" if photos is None else "own photos",
+        "photo_names": list(references[0].names) if photos is None else _names(photos),
         "seed": seed,
+        "pace": list(paces),
+        "cold_starts": cold_starts,
+        "target_qps": None if loadgen is None else loadgen.target_qps,
+        "target_latency_ms": loadgen.target_latency_ms if loadgen is not None and loadgen.scenario == "server" else None,
+        "price_per_core_hour": prices.per_core_hour,
+        "price_per_gpu_hour": prices.per_gpu_hour,
     }
-    manifest, name = opened.manifest, graph or opened.manifest.default_graph
-    entry = manifest.graph(name)
     return BenchResult(
-        bundle=opened.path.name,
-        digest=opened.digest,
-        preset=manifest.preset,
-        graph=name,
-        size=manifest.size if entry is None else entry.size,
+        bundles=tuple(_facts(one, path, graph) for one, path in zip(opened, paths, strict=True)),
         scope=scope,
+        loadgen=loadgen,
         settings=settings,
+        prices=prices,
         machine=machine,
+        gpus_after=find_gpus().states(),
         rows=tuple(rows),
         interrupted=interrupted,
         created=now_utc(),
@@ -223,24 +155,89 @@ def installed_engines(bundle: Bundle) -> list[str]:
     return found
 
 
-def _row(bundle: Bundle, engine: str, graph: str | None, threads: int | None, path: Path | None) -> BenchRow:
-    """The row of one engine, with the facts of its file. Raises UsageError for a name that no engine or graph has."""
+def _paths(bundle: BundlePath | Sequence[BundlePath] | None) -> list[Path | None]:
+    if bundle is None:
+        return [None]
+    return [Path(path) for path in ([bundle] if isinstance(bundle, str | Path) else bundle)] or [None]
+
+
+def _check(scope: Scope, threads: int | None, batch: int, paces: Sequence[float], loadgen: LoadgenRule | None) -> None:
+    """Raises UsageError for what makes no sense together."""
+    thread_count(threads)
+    biggest = batch if loadgen is None else loadgen.batch
+    if biggest > 1 and scope != "engine":
+        raise UsageError(f"the scope {scope} takes one photo at a time: leave --batch out, or take --scope engine")
+    for pace in paces:
+        if not 0 < pace <= HIGHEST_PACE:
+            raise UsageError(f"a pace lies above 0 and at most at {HIGHEST_PACE:g} calls a second, found {pace:g}")
+    if loadgen is not None:
+        loadgen.check()
+        if paces:
+            raise UsageError(f"--scenario {loadgen.scenario} has LoadGen's own schedule: leave --pace out, or --scenario")
+
+
+def _rows(
+    bundles: Sequence[Bundle],
+    paths: Sequence[Path | None],
+    engines: Sequence[str] | None,
+    graph: str | None,
+    threads: int | None,
+) -> list[BenchRow]:
+    """Bundle by engine, with the facts of every file. Raises UsageError for a name that no engine or graph has."""
     from icf_deploy.runtimes import registry
 
-    registry.split(engine)
-    row = BenchRow(Measured(Candidate(engine, engine, threads, path, graph)))
+    shown = [bundle.path.name for bundle in bundles]
+    if len(set(shown)) < len(shown):
+        shown = [str(path) for path in paths]
+    rows = []
+    for number, (bundle, path) in enumerate(zip(bundles, paths, strict=True)):
+        for engine in installed_engines(bundle) if engines is None else engines:
+            registry.split(engine)
+            label = engine if len(bundles) == 1 else f"{shown[number]} {engine}"
+            row = BenchRow(Measured(Candidate(label, engine, threads, path, graph)), number)
+            rows.append(row)
+            try:
+                found = registry.graph_for(bundle, engine, graph)
+            except UsageError:
+                raise
+            except IcfError as error:
+                row.measured.error = type(error)(f"{label}: {error}")
+                continue
+            row.sha256, row.bytes, row.recipe = found.sha256, len(found.data), found.recipe
+    check_labels([row.measured.candidate for row in rows])
+    return rows
+
+
+def _cold_starts(rows: Sequence[Measured], scope: Scope, inputs: Inputs, processes: int, progress: Progress | None) -> bool:
+    """Returns whether the user interrupted."""
     try:
-        found = registry.graph_for(bundle, engine, graph)
-    except UsageError:
-        raise
-    except IcfError as error:
-        row.measured.error = type(error)(f"{engine}: {error}")
-        return row
-    row.sha256, row.bytes, row.recipe = found.sha256, len(found.data), found.recipe
-    return row
+        for number, row in enumerate(rows if processes else []):
+            if row.error is None:
+                if progress is not None:
+                    progress(number, len(rows), f"{row.candidate.label}: {2 * processes} cold starts")
+                with costs_its_row(row):
+                    row.cold_start = measure_cold_start(row.candidate, scope, inputs, processes)
+    except KeyboardInterrupt:
+        return True
+    return False
 
 
-def _sizes(photos: Sequence[Array] | None) -> list[list[int]]:
+def _facts(bundle: Bundle, path: Path | None, graph: str | None) -> BenchBundle:
+    manifest, name = bundle.manifest, graph or bundle.manifest.default_graph
+    entry = manifest.graph(name)
+    size = manifest.size if entry is None else entry.size
+    return BenchBundle(bundle.path.name, path, bundle.digest, manifest.preset, name, size)
+
+
+def _sizes(photos: Sequence[PhotoLike] | None) -> list[list[int]]:
     """[H, W] of every photo; one entry where they are all alike."""
-    sizes = [[PHOTO_SIDE, PHOTO_SIDE]] if photos is None else [list(photo.shape[:2]) for photo in photos]
+    from icf_deploy.imaging.codec import read_photo
+
+    sizes = [[PHOTO_SIDE, PHOTO_SIDE]] if photos is None else [list(read_photo(photo).size) for photo in photos]
     return sizes[:1] if all(size == sizes[0] for size in sizes) else sizes
+
+
+def _names(photos: Sequence[PhotoLike]) -> list[str] | None:
+    """File names, where all photos are files."""
+    files = [Path(photo).name for photo in photos if isinstance(photo, str | Path)]
+    return files if len(files) == len(photos) else None

@@ -26,6 +26,11 @@ def now_ns() -> int:
     return time.perf_counter_ns()
 
 
+def sleep(seconds: float) -> None:
+    """Wait; looked up at each use, as `now_ns` is."""
+    time.sleep(seconds)
+
+
 @dataclass(frozen=True)
 class WarmUpRule:
     """When an engine is warm: after so much time and so many calls, once its last windows agree.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -10,17 +11,19 @@ from typing import TYPE_CHECKING, cast
 import cv2
 import numpy as np
 
-from icf_deploy.errors import UsageError
+from icf_deploy.errors import PhotoError, UsageError
 
 if TYPE_CHECKING:
     from icf_deploy.benchmarks.candidate import Scope
     from icf_deploy.benchmarks.remote import Inputs
     from icf_deploy.benchmarks.wire import Array
+    from icf_deploy.imaging.codec import PhotoLike
     from icf_deploy.runtimes.base import FloatArray
 
 PHOTO_SIDE = 1024  # pixels; the photo of the scopes `image` and `file` has one megapixel
 JPEG_QUALITY = 95
 GRAY_RANK = 4  # [N,1,H,W]
+MOST_PHOTOS = 32  # of a folder; every worker process holds them in memory
 
 
 def reference_gray(bundle: Path | None = None) -> FloatArray:
@@ -60,18 +63,67 @@ def resized(gray: FloatArray, size: tuple[int, int]) -> FloatArray:
     return cast("FloatArray", np.clip(np.stack(pictures)[:, None], 0, 1).astype(np.float32))
 
 
-def inputs_of(scope: Scope, gray: FloatArray, *, batch: int = 1, photos: Sequence[Array] | None = None) -> Inputs:
-    """The inputs of a scope, made from gray photos float32 [N,1,H,W].
+def inputs_of(scope: Scope, gray: FloatArray, *, batch: int = 1, photos: Sequence[PhotoLike] | None = None) -> Inputs:
+    """The inputs of a scope, made from `photos`, or where there are none from gray photos float32 [N,1,H,W].
 
-    engine: batches float32 [batch,1,H,W]. image: uint8 [1024,1024], or `photos` as they are. file: the same as JPEG.
+    engine: batches float32 [batch,1,H,W]. image: uint8 pixels [H,W] or [H,W,3] of the photos, or gray at one megapixel.
+    file: encoded photos as uint8 [bytes]: files as they are, everything else as JPEG. Raises PhotoError for a photo that
+    cannot be read.
     """
     if scope == "engine":
-        return lambda size: _batches(resized(gray, size), batch)
-    pictures = list(photos) if photos is not None else _one_megapixel(gray)
-    if scope == "image":
-        return lambda _: pictures
-    encoded = [_jpeg(picture) for picture in pictures]
+        if photos is None:
+            return lambda size: _batches(resized(gray, size), batch)
+        pixels = [_pixels(photo) for photo in photos]
+        return lambda size: _batches(np.stack([_gray_of(picture, size) for picture in pixels])[:, None], batch)
+    if photos is None:
+        pictures = _one_megapixel(gray)
+        encoded = [_jpeg(picture) for picture in pictures] if scope == "file" else pictures
+    else:
+        encoded = [_encoded(photo) if scope == "file" else _pixels(photo) for photo in photos]
     return lambda _: encoded
+
+
+def photos_in(folder: Path) -> list[Path]:
+    """The first MOST_PHOTOS files of a folder that can be read as photos, by name. Raises PhotoError where there is none."""
+    from icf_deploy.imaging.codec import read_photo
+
+    found: list[Path] = []
+    if not folder.is_dir():
+        raise PhotoError(f"{folder} is no folder: --photos takes a folder with photos in it")
+    for path in sorted(folder.iterdir()):
+        if len(found) == MOST_PHOTOS:
+            break
+        if path.is_file() and not path.name.startswith("."):
+            try:
+                read_photo(path)
+            except PhotoError:  # a folder may hold other things, too
+                continue
+            found.append(path)
+    if not found:
+        raise PhotoError(f"{folder} holds no photo that can be read")
+    return found
+
+
+def _pixels(photo: PhotoLike) -> Array:
+    from icf_deploy.imaging.codec import read_photo
+
+    return read_photo(photo).pixels
+
+
+def _gray_of(pixels: Array, size: tuple[int, int]) -> FloatArray:
+    """What the network sees of a photo, float32 [H,W] in 0..1: as `Colorizer` makes it."""
+    from icf_deploy.imaging.color import fy_of_pixels, gray_of_fy
+    from icf_deploy.imaging.resample import shrink_to_grid
+
+    height, width = pixels.shape[:2]
+    return gray_of_fy(shrink_to_grid(lambda top, bottom: fy_of_pixels(pixels[top:bottom]), (height, width), size, 1))
+
+
+def _encoded(photo: PhotoLike) -> Array:
+    """The bytes of a file, or a JPEG of what is none."""
+    if isinstance(photo, bytes):
+        return np.frombuffer(photo, np.uint8)
+    return np.fromfile(photo, np.uint8) if isinstance(photo, str | os.PathLike) else _jpeg(_pixels(photo))
 
 
 def _batches(gray: FloatArray, batch: int) -> list[Array]:

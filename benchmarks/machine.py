@@ -10,6 +10,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from icf_deploy.benchmarks.energy import Rapl
+from icf_deploy.benchmarks.gpu_state import GpuState, find_gpus
 from icf_deploy.runtimes.cores import usable_cores
 
 # Instruction sets that decide which number formats are fast; as /proc/cpuinfo writes them, x86 and ARM.
@@ -17,7 +19,10 @@ TELLING_FLAGS = (
     "avx2", "fma", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "avx512_fp16", "amx_tile", "amx_int8", "amx_bf16",
     "asimd", "asimddp", "asimdhp", "i8mm", "bf16", "sve", "sve2",
 )  # fmt: skip
-PACKAGES = ("icf-deploy", "numpy", "pillow", "opencv-python-headless", "onnxruntime", "onnxruntime-gpu", "openvino", "torch")
+PACKAGES = (
+    "icf-deploy", "numpy", "pillow", "opencv-python-headless", "onnxruntime", "onnxruntime-gpu", "openvino", "torch",
+    "tensorrt", "tensorrt-rtx-cu13", "mlcommons-loadgen", "nvidia-ml-py",
+)  # fmt: skip
 TELLING_VARIABLES = ("OMP_", "MKL_", "GOMP_", "KMP_", "OPENBLAS_", "ORT_", "OV_", "CUDA_VISIBLE")
 BUSY_LOAD = 0.25  # runnable processes per core, before the run starts, from which a warning is due
 KILOBYTE = 1024
@@ -26,7 +31,11 @@ STAT_FIELDS = 9  # the name and eight times in the first line of /proc/stat
 
 @dataclass(frozen=True)
 class Machine:
-    """What the machine says about itself. Memory in bytes; load average over one minute; None where it does not say."""
+    """What the machine says about itself. Memory in bytes; load average over one minute; None where it does not say.
+
+    cpu_energy: why the CPU package's energy cannot be read, None where it can. gpus: NVIDIA's, at this moment; gpu_missing:
+    why there are none.
+    """
 
     cpu: str
     flags: tuple[str, ...]
@@ -41,6 +50,9 @@ class Machine:
     python: str
     versions: dict[str, str]
     variables: dict[str, str]
+    cpu_energy: str | None
+    gpus: tuple[GpuState, ...]
+    gpu_missing: str | None
 
     def warnings(self) -> list[str]:
         """What makes numbers from this machine less certain."""
@@ -49,16 +61,20 @@ class Machine:
             found.append(f"the machine was busy before the run began (load average {self.load_average:.1f})")
         if self.governor == "powersave":
             found.append("the CPU governor is `powersave`: clocks may not have been at their highest")
+        for gpu in self.gpus:
+            if gpu.other_processes:
+                pids = ", ".join(map(str, gpu.other_processes))
+                found.append(f"GPU {gpu.index} ({gpu.name}) was in use by other processes before the run began ({pids})")
         return found
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
-        return asdict(self)
+        return {**asdict(self), "gpus": [gpu.to_json() for gpu in self.gpus]}
 
 
 def read_machine() -> Machine:
     """Read the machine's state now. Never raises: what cannot be read is None or empty."""
-    info = _cpu_info()
+    info, gpus = _cpu_info(), find_gpus()
     return Machine(
         cpu=info.get("model name") or platform.processor() or platform.machine(),
         flags=tuple(flag for flag in TELLING_FLAGS if flag in (info.get("flags") or info.get("Features") or "").split()),
@@ -73,6 +89,9 @@ def read_machine() -> Machine:
         python=f"{platform.python_implementation()} {sys.version.split()[0]}",
         versions={name: version for name in PACKAGES if (version := _version(name)) is not None},
         variables={name: value for name, value in os.environ.items() if name.startswith(TELLING_VARIABLES)},
+        cpu_energy=Rapl().why_not,
+        gpus=gpus.states(),
+        gpu_missing=gpus.missing,
     )
 
 

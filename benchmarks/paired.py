@@ -11,7 +11,8 @@ from icf_deploy.benchmarks.candidate import Candidate, Scope, check_labels
 from icf_deploy.benchmarks.clock import StopRule
 from icf_deploy.benchmarks.inputs import inputs_of, reference_gray
 from icf_deploy.benchmarks.machine import Machine, read_machine
-from icf_deploy.benchmarks.rounds import FEWEST_PAIRS, PROCESSES, ROUNDS, Measured, Progress, Rounds, ratio_of
+from icf_deploy.benchmarks.measured import FEWEST_PAIRS, Measured, ratio_of
+from icf_deploy.benchmarks.rounds import PROCESSES, ROUNDS, Progress, Rounds
 from icf_deploy.benchmarks.stats import Percentile
 from icf_deploy.errors import UsageError
 
@@ -34,7 +35,7 @@ class Comparison:
 
     def ratio(self, label: str) -> PairedRatio | None:
         """Latency of `label` over that of the baseline; None for the baseline and where fewer than two rounds pair up."""
-        return None if label == self.baseline else ratio_of(self.row(label), self.row(self.baseline))
+        return None if label == self.baseline else ratio_of(self.row(label).turns, self.row(self.baseline).turns)
 
     def row(self, label: str) -> Measured:
         """What was measured of `label`. Raises UsageError for one that was not in the run."""

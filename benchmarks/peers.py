@@ -1,6 +1,6 @@
 """Openers for what a user would do without us: each engine with its own defaults, or with the hints that a candidate states.
 
-A candidate names one as `icf_deploy.benchmarks.peers:ort_defaults` and brings an ONNX file or a checkpoint.
+A candidate names one as `icf_deploy.benchmarks.peers:ort_defaults` and brings an ONNX file, an OpenVINO model or a checkpoint.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from icf_deploy.benchmarks.openers import graph_of
 from icf_deploy.errors import UsageError
 
 if TYPE_CHECKING:
+    from pathlib import Path
     from types import TracebackType
 
     from icf_deploy.benchmarks.candidate import Candidate
@@ -57,20 +58,32 @@ def ort_defaults(candidate: Candidate) -> PeerSession:
 
 
 def openvino_defaults(candidate: Candidate) -> PeerSession:
-    """OpenVINO as `compile_model(file)` gives it. Option `precision`: its INFERENCE_PRECISION_HINT (`f32`, `bf16`, `f16`)."""
+    """OpenVINO as `compile_model(file)` gives it, of an `.onnx` file or of its own `.xml`, with the `.bin` beside it.
+
+    Option `precision`: its INFERENCE_PRECISION_HINT (`f32`, `bf16`, `f16`).
+    """
     import openvino
 
-    data = graph_of(candidate).data
-    size, output_size = plain_sizes(data)
+    core = openvino.Core()
+    own = candidate.file is not None and candidate.file.suffix == ".xml"
+    model = core.read_model(candidate.file if own else graph_of(candidate).data)
+    (_, _, *size), (_, _, *output_size) = (
+        [length.get_length() if length.is_static else 0 for length in port.get_partial_shape()]
+        for port in (model.input(0), model.output(0))
+    )
     hints: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
     if "precision" in candidate.options:
         hints["INFERENCE_PRECISION_HINT"] = candidate.options["precision"]
     if candidate.threads is not None:
         hints["INFERENCE_NUM_THREADS"] = candidate.threads
-    core = openvino.Core()
-    request = core.compile_model(core.read_model(data), "CPU", hints).create_infer_request()
+    request = core.compile_model(model, "CPU", hints).create_infer_request()
     asked = f"asked: {candidate.options.get('precision', 'default')}"
-    return PeerSession(lambda gray: cast("FloatArray", request.infer({0: gray})[0].copy()), size, output_size, asked)
+    return PeerSession(
+        lambda gray: cast("FloatArray", request.infer({0: gray})[0].copy()),
+        (size[0], size[1]),
+        (output_size[0], output_size[1]),
+        asked,
+    )
 
 
 def torch_eager(candidate: Candidate) -> PeerSession:
@@ -96,6 +109,38 @@ def torch_eager(candidate: Candidate) -> PeerSession:
 
     stride = int(network.stride)
     return PeerSession(run, (height, width), (height // stride, width // stride), "asked: fp32")
+
+
+def quantize_static(plain: Path, target: Path, photos: FloatArray) -> None:
+    """ONNX Runtime's static int8 as its documentation shows it: pre-processing, then defaults; an ONNX file.
+
+    photos: calibrate, float32 [N,1,H,W] in 0..1, one at a time.
+    """
+    from onnxruntime.quantization import CalibrationDataReader
+    from onnxruntime.quantization import quantize_static as quantize
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self._photos = iter(photos)
+
+        def get_next(self) -> dict[str, FloatArray] | None:
+            photo = next(self._photos, None)
+            return None if photo is None else {"gray": photo[None]}
+
+    ready = target.with_name(f"{target.stem}.prepared.onnx")
+    quant_pre_process(str(plain), str(ready), skip_symbolic_shape=True)  # it fails on graphs of the present exporter
+    quantize(str(ready), str(target), Reader())
+    ready.unlink()
+
+
+def quantize_nncf(plain: Path, target: Path, photos: FloatArray) -> None:
+    """NNCF's post-training int8 with its defaults; an OpenVINO model. photos: as for `quantize_static`."""
+    import nncf  # type: ignore[import-untyped]
+    import openvino
+
+    model = openvino.Core().read_model(plain)
+    openvino.save_model(nncf.quantize(model, nncf.Dataset([{"gray": photo[None]} for photo in photos])), target)
 
 
 def _network(candidate: Candidate) -> Any:

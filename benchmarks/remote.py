@@ -10,7 +10,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,10 @@ import numpy as np
 
 from icf_deploy import errors
 from icf_deploy.benchmarks.clock import NS, StopRule, WarmUp, WarmUpRule
+from icf_deploy.benchmarks.energy import Joules
+from icf_deploy.benchmarks.gpu_state import GpuState
+from icf_deploy.benchmarks.loadgen import LoadgenResult, LoadgenRule, parse_summary
+from icf_deploy.benchmarks.pace import Paced, PaceRule
 from icf_deploy.benchmarks.wire import Array, Message, receive, send
 from icf_deploy.errors import IcfError, WorkError
 
@@ -37,14 +42,18 @@ LAST_WORDS = 400  # characters of a dead worker's standard error that are quoted
 class Start:
     """What starting an engine took, in a process of its own.
 
-    process_s: from starting the process until Python and this package were imported. load_s: opening the engine, its
-    libraries included. first_call_s: the first call. Memory in bytes, None where the system does not say: start before
-    loading, loaded after it, peak_loading the most until then. peak_resettable: whether the peak while running is separate.
+    process_s: from starting the process until Python and this package were imported, seen from outside. import_s: the
+    engine's library; None where that is the opener's business. load_s: opening the engine, that import included.
+    first_call_s: the first call. total_s: from starting the process to the first result, seen from outside.
+    Memory in bytes, None where the system does not say: start before loading, loaded after it, peak_loading the most until
+    then. peak_resettable: whether the peak while running is separate.
     """
 
     process_s: float
+    import_s: float | None
     load_s: float
     first_call_s: float
+    total_s: float
     size: tuple[int, int]
     output_size: tuple[int, int]
     affinity: tuple[int, ...] | None
@@ -54,17 +63,31 @@ class Start:
     peak_resettable: bool
 
 
+@dataclass(frozen=True)
+class Timed:
+    """Timed calls. samples: nanoseconds of each. others: cores that other processes used meanwhile, where the system says.
+
+    joules: what the calls took. gpu: the state of the engine's GPU before and after them; empty for one on the CPU.
+    """
+
+    samples: Nanoseconds
+    others: float | None
+    joules: Joules
+    gpu: tuple[GpuState, ...]
+
+
 class WorkerProcess:
     """One candidate, opened in a process of its own that blocks while it has nothing to do.
+
+    variables: of its environment, besides this process's own.
 
     Also a `Session` as far as `run` goes, so drift is measured on the very engine that was timed. Every method raises
     WorkError when the process has died, and the engine's own error when that is what happened.
     """
 
-    def __init__(self, candidate: Candidate, scope: Scope, inputs: Inputs) -> None:
+    def __init__(self, candidate: Candidate, scope: Scope, inputs: Inputs, variables: Mapping[str, str] | None = None) -> None:
         self.candidate = candidate
         self.idle_share = 0.0  # of one core, the most that it still used after a turn
-        self.others: list[float] = []  # cores that other processes used during each turn
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
         started = time.perf_counter_ns()
         self._process = subprocess.Popen(
@@ -72,7 +95,7 @@ class WorkerProcess:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._stderr,
-            env={**os.environ, "PYTHONSAFEPATH": "1"},
+            env={**os.environ, "PYTHONSAFEPATH": "1", **(variables or {})},
         )
         try:
             hello, _ = self._receive()
@@ -80,6 +103,7 @@ class WorkerProcess:
             opened, _ = self._ask({"do": "open", "candidate": candidate.to_json()})
             size = (opened["size"][0], opened["size"][1])
             first, _ = self._ask({"do": "first_call", "scope": scope}, inputs(size))
+            total_s = (time.perf_counter_ns() - started) / NS
         except BaseException:
             self._process.kill()
             self.close()
@@ -87,8 +111,10 @@ class WorkerProcess:
         memory = opened["memory"]
         self.start = Start(
             process_s=process_s,
+            import_s=None if opened["import_ns"] is None else opened["import_ns"] / NS,
             load_s=opened["load_ns"] / NS,
             first_call_s=first["first_call_ns"] / NS,
+            total_s=total_s,
             size=size,
             output_size=(opened["output_size"][0], opened["output_size"][1]),
             affinity=None if hello["affinity"] is None else tuple(hello["affinity"]),
@@ -125,13 +151,24 @@ class WorkerProcess:
         self.idle_share = max(self.idle_share, reply["idle_share"])
         return WarmUp(reply["calls"], reply["seconds"], reply["stable"], tuple(reply["medians_ns"]))
 
-    def turn(self, warm_up: WarmUpRule, stop: StopRule) -> Nanoseconds:
-        """A short warm-up, then timed calls: their latencies in nanoseconds."""
+    def turn(self, warm_up: WarmUpRule, stop: StopRule) -> Timed:
+        """A short warm-up, then timed calls back to back."""
         reply, arrays = self._ask({"do": "turn", "warm_up": asdict(warm_up), "stop": asdict(stop)})
         self.idle_share = max(self.idle_share, reply["idle_share"])
-        if reply["others"] is not None:
-            self.others.append(reply["others"])
-        return arrays[0].astype(np.int64)
+        states = tuple(GpuState.from_json(state) for state in reply["gpu"])
+        return Timed(arrays[0].astype(np.int64), reply["others"], Joules(**reply["joules"]), states)
+
+    def paced(self, rule: PaceRule) -> tuple[Paced, Joules]:
+        """Timed calls at a steady pace, and the energy of the whole time, the pauses included."""
+        reply, arrays = self._ask({"do": "paced", "rule": asdict(rule)})
+        return Paced(arrays[0].astype(np.int64), reply["late"]), Joules(**reply["joules"])
+
+    def loadgen(self, rule: LoadgenRule, folder: Path) -> tuple[LoadgenResult, Joules, tuple[GpuState, ...]]:
+        """A run of LoadGen, whose logs go to `folder`; its energy, and the engine's GPU before and after."""
+        reply, _ = self._ask({"do": "loadgen", "rule": asdict(rule), "folder": str(folder.resolve())})
+        result = parse_summary(reply["summary"], rule.scenario)
+        states = tuple(GpuState.from_json(state) for state in reply["gpu"])
+        return replace(result, samples=reply["samples"], seconds=reply["seconds"]), Joules(**reply["joules"]), states
 
     def run(self, gray: FloatArray) -> FloatArray:
         """gray: float32 [N,1,H,W] in 0..1 -> ab: float32 [N,2,h,w], untimed."""

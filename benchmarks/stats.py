@@ -41,6 +41,14 @@ class Interval:
 
 
 @dataclass(frozen=True)
+class LogSpread:
+    """Standard deviation of the logarithm of an estimate, and the degrees of freedom with which it is known."""
+
+    deviation: float
+    freedom: float
+
+
+@dataclass(frozen=True)
 class Percentile:
     """One percentile of a run, in the unit of the samples.
 
@@ -119,7 +127,7 @@ def order_statistic_interval(samples: Samples, percent: float, confidence: float
 
 def block_length(n: int, most_blocks: int = MOST_BLOCKS) -> int:
     """Calls per block of the bootstrap over n samples: at least 20, and a tenth of a long run (1 / most_blocks of it)."""
-    return max(LEAST_BLOCK, math.ceil(n / most_blocks))
+    return max(LEAST_BLOCK, n // most_blocks)
 
 
 def block_bootstrap_interval(
@@ -132,15 +140,26 @@ def block_bootstrap_interval(
     intervals cover only 75 to 90 % with so few blocks. Both sides None where the samples make fewer than two blocks.
     most_blocks: where the samples come from so many processes, the spread between those has to be seen, too.
     """
+    spread = log_spread(samples, percent, most_blocks=most_blocks, seed=seed)
+    if spread is None:
+        return Interval(None, None)
+    factor = math.exp(student_quantile(0.5 + CONFIDENCE / 2, spread.freedom) * spread.deviation)
+    centre = nearest_rank(samples, percent)
+    return Interval(centre / factor, centre * factor)
+
+
+def log_spread(samples: Samples, percent: float = 50.0, *, most_blocks: int = MOST_BLOCKS, seed: int = 0) -> LogSpread | None:
+    """How far the logarithm of a percentile would move from run to run; what `block_bootstrap_interval` is made of.
+
+    None where the samples make fewer than two blocks.
+    """
     n = len(samples)
     length = block_length(n, most_blocks)
     blocks = n / length
     if blocks < 2:  # noqa: PLR2004 - one block has no spread
-        return Interval(None, None)
-    spread = float(np.std(np.log(_resampled(samples, percent, length, seed)), ddof=1)) * math.sqrt(blocks / (blocks - 1))
-    factor = math.exp(student_quantile(0.5 + CONFIDENCE / 2, blocks - 1) * spread)
-    centre = nearest_rank(samples, percent)
-    return Interval(centre / factor, centre * factor)
+        return None
+    deviation = float(np.std(np.log(_resampled(samples, percent, length, seed)), ddof=1))
+    return LogSpread(deviation * math.sqrt(blocks / (blocks - 1)), blocks - 1)
 
 
 def percentile(samples: Samples, percent: float, *, most_blocks: int = MOST_BLOCKS) -> Percentile:

@@ -21,7 +21,8 @@ FAILED_EXIT_STATUS = 1
 COMMANDS = {
     "export": "Turn a checkpoint into a bundle.",
     "colorize": "Colour photos.",
-    "bench": "Measure latency, memory and drift of engines.",
+    "bench": "Measure latency, memory, cost and drift of engines.",
+    "compare": "Compare two results of bench.",
     "check": "Measure how far an engine's colours drift from PyTorch's.",
     "inspect": "Show what a bundle holds, and verify it.",
     "verify": "Check every byte of a bundle.",

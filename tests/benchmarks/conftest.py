@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -71,3 +73,77 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory, gray: np.ndarray) -> P
         provenance=Provenance("0", "none", onnx.__version__, "3", "2026-01-01T00:00:00+00:00", None, "test"),
     )
     return bundle.path
+
+
+@pytest.fixture(scope="session")
+def fake_nvml() -> Any:
+    """The class of a stand-in for pynvml, from the file beside this one."""
+    spec = importlib.util.spec_from_file_location("fake_nvml", Path(__file__).with_name("fake_nvml.py"))
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.FakeNvml
+
+
+@pytest.fixture(scope="session")
+def make_result() -> Callable[..., dict[str, Any]]:
+    """make_result({"ort": (10.0, 0.5), ...}) -> the JSON of a run with these median latencies in ms and drifts.
+
+    The latencies scatter by 3 %, so that 100 ms is not exactly ten times 10 ms; `seed` draws others. A drift may be None. An
+    engine whose value is a text failed with it.
+    """
+    import json
+
+    from icf_deploy.benchmarks.bench_result import BenchBundle, BenchResult, BenchRow
+    from icf_deploy.benchmarks.candidate import Candidate
+    from icf_deploy.benchmarks.cost import Prices
+    from icf_deploy.benchmarks.machine import read_machine
+    from icf_deploy.benchmarks.measured import Measured, Turn
+    from icf_deploy.errors import WorkError
+    from icf_deploy.quality.table import DriftRow, DriftTable
+
+    settings = {
+        "rounds": 20, "processes": 5, "seconds": 3.0, "calls": 100, "percentiles": [50.0, 90.0], "batch": 1, "threads": 1,
+        "photos": 2, "photo_size": None, "photo_source": "reference set", "photo_names": None, "seed": 0, "pace": [],
+        "cold_starts": 0, "target_qps": None, "target_latency_ms": None, "price_per_core_hour": None,
+        "price_per_gpu_hour": None,
+    }  # fmt: skip
+
+    def turns(median: float, generator: np.random.Generator) -> list[Turn]:
+        latencies = np.exp(generator.normal(np.log(median * 1e6), 0.03, (20, 6))).astype(np.int64)
+        return [Turn(number, number // 4, samples) for number, samples in enumerate(latencies)]
+
+    def drifts(value: float) -> DriftTable:
+        rows = [DriftRow(name, value, value * share, 0, value, value, 50, 20, 20) for name, share in (("a", 0.5), ("b", 1.5))]
+        return DriftTable(tuple(rows))
+
+    def of(
+        engines: dict[str, Any], *, seed: int = 0, bundle: str = "tiny.icf", bytes: int | None = 5_000_000
+    ) -> dict[str, Any]:
+        rows = []
+        for number, (label, value) in enumerate(engines.items()):
+            measured = Measured(Candidate(label, label, 1), formats={"fp32": 3})
+            row = BenchRow(measured, 0, "0" * 64, bytes, "fp32", command=f"icf-deploy bench --engine {label}")
+            if isinstance(value, str):
+                measured.error = WorkError(value)
+            else:
+                measured.turns = turns(value[0], np.random.default_rng([seed, number]))
+                row.drift = None if value[1] is None else drifts(value[1])
+            rows.append(row)
+        result = BenchResult(
+            bundles=(BenchBundle(bundle, None, "1" * 64, "icf-edge", "fp32", (64, 64)),),
+            scope="engine",
+            loadgen=None,
+            settings=dict(settings),
+            prices=Prices(),
+            machine=read_machine(),
+            gpus_after=(),
+            rows=tuple(rows),
+            interrupted=False,
+            created="2026-01-01T00:00:00+00:00",
+            command="icf-deploy bench",
+        )
+        plain: dict[str, Any] = json.loads(json.dumps(result.to_json()))
+        return plain
+
+    return of

@@ -26,6 +26,10 @@ class FakeClock:
         from icf_deploy.benchmarks import clock
 
         clock.now_ns = lambda: self.time
+        clock.sleep = self.sleep
+
+    def sleep(self, seconds: float) -> None:
+        self.time += round(seconds * 1e9)
 
 
 class FakeSession:
@@ -106,3 +110,21 @@ def refused(candidate: Any) -> FakeSession:
     from icf_deploy.errors import EngineUnavailableError
 
     raise EngineUnavailableError("no such accelerator; install one")
+
+
+def cached(candidate: Any) -> FakeSession:
+    """Says that it builds for three seconds unless its engine lies in the cache; option `log`: a file for what it did."""
+    from pathlib import Path
+
+    cache = os.environ["ICF_DEPLOY_CACHE"]
+    kept = cache != "off" and (Path(cache) / "engine").exists()
+    if cache != "off":
+        (Path(cache) / "engine").touch()
+    with Path(candidate.options["log"]).open("a") as log:
+        log.write("kept\n" if kept else "off\n" if cache == "off" else "built\n")
+    from icf_deploy.benchmarks import clock
+
+    before = clock.now_ns()
+    session = FakeSession()
+    session.clock.time = before + (100 if kept else 3000) * MS
+    return session

@@ -1,17 +1,20 @@
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from icf_deploy.benchmarks import BenchResult, benchmark
-from icf_deploy.benchmarks.report import bench_cells
-from icf_deploy.errors import EngineUnavailableError, IntegrityError, UsageError
+from icf_deploy.benchmarks import BenchResult, LoadgenRule, Prices, benchmark
+from icf_deploy.benchmarks.bench_table import bench_cells
+from icf_deploy.benchmarks.gpu_state import find_gpus
+from icf_deploy.errors import ArtefactError, EngineUnavailableError, IntegrityError, UsageError
 
 QUICK = {"seconds": 0.1, "threads": 1, "processes": 1}
 
@@ -59,7 +62,7 @@ def test_drift_is_measured_and_not_assumed(tiny_bundle: Path, tmp_path: Path, gr
 
 def test_the_json_has_a_schema_and_all_raw_samples(result: BenchResult) -> None:
     plain = json.loads(json.dumps(result.to_json(), allow_nan=False))
-    assert plain["schema"] == "icf-bench 1"
+    assert plain["schema"] == "icf-bench 2"
     row = plain["rows"][0]
     assert sum(len(turn["ns"]) for turn in row["turns"]) == row["calls"] >= 100
     assert [turn["round"] for turn in row["turns"]] == list(range(20))
@@ -117,6 +120,113 @@ def test_an_altered_graph_is_refused(tiny_bundle: Path, tmp_path: Path) -> None:
     graph = tmp_path / "altered.icf/graphs/fp32.onnx"
     graph.write_bytes(graph.read_bytes()[:-1] + b"\0")
     assert isinstance(benchmark(tmp_path / "altered.icf", ["ort"], **QUICK).errors()[0], IntegrityError)
+
+
+@pytest.fixture(scope="module")
+def everything(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory, photo: Callable[[str], np.ndarray]) -> BenchResult:
+    """Two bundles, own photos, a pace, cold starts and prices in one short run."""
+    copy = tmp_path_factory.mktemp("copy") / "other.icf"
+    shutil.copytree(tiny_bundle, copy)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("icf_deploy.benchmarks.pace.SETTLE_SECONDS", 0.02)
+        return benchmark(
+            [tiny_bundle, copy],
+            ["ort"],
+            threads=1,
+            seconds=0.1,
+            processes=2,
+            batch=2,
+            photos=[photo("chelsea"), photo("coffee"), photo("rocket")],
+            paces=[100.0],
+            cold_starts=1,
+            percentiles=(95,),
+            prices=Prices(per_core_hour=0.1),
+        )
+
+
+def test_every_bundle_gets_its_rows_under_labels_of_their_own(everything: BenchResult) -> None:
+    plain = everything.to_json()
+    assert [row["label"] for row in plain["rows"]] == ["tiny.icf ort", "other.icf ort"]
+    assert [row["engine"] for row in plain["rows"]] == ["ort", "ort"]
+    assert [plain["bundles"][row["bundle_index"]]["name"] for row in plain["rows"]] == ["tiny.icf", "other.icf"]
+    assert all(row["drift"]["worst"]["photo"] in ("astronaut", "coffee") for row in plain["rows"])
+    assert plain["rows"][1]["ratio"]["rounds"] == 20
+
+
+def test_calls_at_a_pace_stand_beside_those_back_to_back(everything: BenchResult) -> None:
+    (paced,) = everything.to_json()["rows"][0]["paced"]
+    assert paced["fps"] == 100
+    assert paced["calls"] == sum(len(turn["ns"]) for turn in paced["turns"]) >= 130  # what p95 needs
+    assert [turn["round"] for turn in paced["turns"]] == list(range(20))
+    assert [percentile["percent"] for percentile in paced["percentiles_ns"]] == [50, 95]
+    assert paced["ratio"]["verdict"] in ("faster", "slower", "no difference shown")
+    assert everything.settings["pace"] == [100.0]
+
+
+def test_cold_starts_are_measured_with_the_cache_off_and_filled(everything: BenchResult) -> None:
+    cold = everything.to_json()["rows"][0]["cold_start"]
+    assert set(cold) == {"cache_off", "cache_on"}
+    assert cold["cache_off"]["processes"] == 1
+    assert 0 < cold["cache_off"]["load_s"]["median"] < cold["cache_off"]["total_s"]["median"]
+
+
+def test_own_photos_are_what_is_fed_and_recorded(everything: BenchResult) -> None:
+    assert (everything.settings["photos"], everything.settings["photo_source"]) == (3, "own photos")
+    assert everything.settings["photo_names"] is None  # arrays have none
+
+
+def test_the_cost_of_a_thousand_photos_follows_from_the_rate_and_the_price(everything: BenchResult) -> None:
+    row = everything.to_json()["rows"][0]
+    rate = 2 * row["calls"] * 1e9 / sum(sum(turn["ns"]) for turn in row["turns"])  # two photos a call
+    assert row["cost"]["photos_per_second"] == pytest.approx(rate)
+    assert row["cost"]["price_per_1000"] == pytest.approx(1000 / rate / 3600 * 0.1)
+    assert row["cost"]["price_basis"] == "core-hour"
+    assert row["cost"]["memory_peak"] == row["memory_peak"]
+    assert everything.headline is not None and "at 0.1 per core-hour" in everything.headline
+
+
+def test_energy_is_a_number_or_a_reason(everything: BenchResult) -> None:
+    energy = everything.to_json()["rows"][0]["energy"]
+    assert (energy["cpu_joules_per_photo"] is None) == (energy["why_not"] is not None)
+    assert energy["photos"] == 2 * everything.to_json()["rows"][0]["calls"]
+
+
+def test_a_row_whose_gpu_lowered_its_clocks_is_stamped(result: BenchResult, fake_nvml: Any) -> None:
+    nvml = fake_nvml()
+    nvml.reasons = 0x20
+    hot = dataclasses.replace(result.rows[0].measured, gpu_states=[find_gpus(nvml).devices[0].state()])
+    rows = (dataclasses.replace(result.rows[0], measured=hot), result.rows[1])
+    plain = dataclasses.replace(result, rows=rows).to_json()
+    assert [row["throttled"] for row in plain["rows"]] == [True, None]
+    assert any("throttled" in line and "software thermal slowdown" in line for line in plain["warnings"])
+    assert "throttled" in bench_cells(dataclasses.replace(result, rows=rows))[1][2]
+
+
+def test_an_engine_whose_drift_cannot_be_measured_has_no_latency_either(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> None:
+        raise ArtefactError("this engine takes [32, 32] and the reference set is of [64, 64]")
+
+    monkeypatch.setattr("icf_deploy.quality.drift.measure_drift", refused)
+    (row,) = benchmark(tiny_bundle, ["ort"], **QUICK).rows
+    assert isinstance(row.measured.error, ArtefactError)
+    assert len(row.measured.samples) == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"scope": "image", "batch": 2}, "one photo at a time"),
+        ({"paces": [0.0]}, "a pace lies above 0"),
+        ({"paces": [1e6]}, "at most at 1000"),
+        ({"paces": [1.0], "loadgen": LoadgenRule("single-stream")}, "LoadGen's own schedule"),
+    ],
+)
+def test_options_that_make_no_sense_together_are_refused(tiny_bundle: Path, options: dict[str, Any], message: str) -> None:
+    pytest.importorskip("mlperf_loadgen")
+    with pytest.raises(UsageError, match=message):
+        benchmark(tiny_bundle, ["ort"], **options)
 
 
 def test_the_table_shows_what_cannot_be_known_as_a_dash(tiny_bundle: Path) -> None:

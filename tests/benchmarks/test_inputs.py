@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
-from icf_deploy.benchmarks.inputs import inputs_of, read_gray, reference_gray, resized
-from icf_deploy.errors import UsageError
+from icf_deploy.benchmarks.inputs import inputs_of, photos_in, read_gray, reference_gray, resized
+from icf_deploy.errors import PhotoError, UsageError
 
 
 def test_inputs_are_the_real_photos_one_by_one(gray: np.ndarray) -> None:
@@ -46,9 +46,55 @@ def test_the_file_scope_gets_the_same_photo_as_jpeg(gray: np.ndarray) -> None:
 
 def test_own_photos_are_taken_as_they_are(gray: np.ndarray, photo) -> None:
     chelsea = photo("chelsea")
-    assert inputs_of("image", gray, photos=[chelsea])((64, 64))[0] is chelsea
+    np.testing.assert_array_equal(inputs_of("image", gray, photos=[chelsea])((64, 64))[0], chelsea)
     decoded = cv2.imdecode(inputs_of("file", gray, photos=[chelsea])((64, 64))[0], cv2.IMREAD_COLOR_RGB)
     assert np.abs(decoded.astype(float) - chelsea).mean() < 5
+
+
+def test_the_engine_gets_own_photos_as_the_colorizer_would_make_them(gray: np.ndarray, photo) -> None:
+    from icf_deploy.colorizer import Colorizer
+
+    seen: list[np.ndarray] = []
+
+    class Watcher:
+        size, output_size, formats = (64, 96), (32, 48), {"fp32": 1}
+
+        def run(self, batch: np.ndarray) -> np.ndarray:
+            seen.append(batch.copy())
+            return np.zeros((len(batch), 2, 32, 48), np.float32)
+
+    photos = [photo("chelsea"), cv2.cvtColor(photo("coffee"), cv2.COLOR_RGB2GRAY)]
+    colorizer = Colorizer(Watcher(), size=(64, 96), stride=2)  # type: ignore[arg-type]
+    for picture in photos:
+        colorizer.colorize_array(picture)
+    batches = inputs_of("engine", gray, batch=2, photos=photos)((64, 96))
+    assert [batch.shape for batch in batches] == [(2, 1, 64, 96)]
+    np.testing.assert_allclose(batches[0], np.concatenate(seen), atol=1e-6)
+
+
+def test_a_file_is_fed_to_the_file_scope_byte_by_byte(gray: np.ndarray, photos_dir: Path) -> None:
+    path = photos_dir / "rocket.png"
+    for source in (path, path.read_bytes()):
+        assert inputs_of("file", gray, photos=[source])((64, 64))[0].tobytes() == path.read_bytes()
+
+
+def test_a_folder_gives_its_photos_by_name_and_leaves_the_rest(
+    tmp_path: Path, photos_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("b.png", "a.jpg", "c.png", ".hidden.png"):
+        (tmp_path / name).write_bytes((photos_dir / "rocket.png").read_bytes())
+    (tmp_path / "readme.txt").write_text("no photo")
+    (tmp_path / "sub").mkdir()
+    assert [path.name for path in photos_in(tmp_path)] == ["a.jpg", "b.png", "c.png"]
+    monkeypatch.setattr("icf_deploy.benchmarks.inputs.MOST_PHOTOS", 2)
+    assert [path.name for path in photos_in(tmp_path)] == ["a.jpg", "b.png"]
+
+
+def test_a_folder_without_photos_and_none_at_all_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(PhotoError, match="holds no photo"):
+        photos_in(tmp_path)
+    with pytest.raises(PhotoError, match="is no folder"):
+        photos_in(tmp_path / "none")
 
 
 def test_the_reference_set_of_a_bundle_is_found(tiny_bundle: Path, gray: np.ndarray) -> None:

@@ -5,10 +5,12 @@ import json
 import os
 import platform
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from icf_deploy.benchmarks.gpu_state import find_gpus
 from icf_deploy.benchmarks.machine import busy_seconds, read_machine
 from icf_deploy.benchmarks.memory import read_memory, reset_peak
 
@@ -43,6 +45,20 @@ def test_a_busy_machine_and_a_saving_governor_are_warned_about() -> None:
     assert quiet.warnings() == []
     assert "was busy" in dataclasses.replace(quiet, load_average=quiet.cores / 2).warnings()[0]
     assert "powersave" in dataclasses.replace(quiet, governor="powersave").warnings()[0]
+
+
+def test_what_cannot_be_read_says_why_instead() -> None:
+    found = read_machine()
+    assert (found.cpu_energy is None) == any(Path("/sys/class/powercap").glob("intel-rapl:*/energy_uj"))
+    assert (found.gpu_missing is None) == bool(found.gpus)
+
+
+def test_a_gpu_that_somebody_else_uses_is_warned_about(fake_nvml: Any) -> None:
+    nvml = fake_nvml()
+    nvml.pids = [4711]
+    quiet = dataclasses.replace(read_machine(), load_average=0.0, governor=None, gpus=find_gpus(nvml).states())
+    assert quiet.warnings() == ["GPU 0 (NVIDIA L4) was in use by other processes before the run began (4711)"]
+    json.dumps(quiet.to_json(), allow_nan=False)
 
 
 def test_busy_seconds_count_the_work_of_this_process() -> None:

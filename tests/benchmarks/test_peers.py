@@ -28,6 +28,36 @@ def test_an_engine_with_its_own_defaults_computes_the_same_graph(
         np.testing.assert_array_equal(first, theirs.run(gray[:1]))  # the caller owns what it got
 
 
+def test_openvinos_own_files_run_as_the_graph_that_they_came_from(tiny_onnx: Path, gray: np.ndarray, tmp_path: Path) -> None:
+    import openvino
+
+    openvino.save_model(openvino.Core().read_model(tiny_onnx), tmp_path / "tiny.xml", compress_to_fp16=False)
+    options, opener = {"precision": "f32"}, f"{PEERS}:openvino_defaults"
+    with (
+        Candidate("xml", file=tmp_path / "tiny.xml", threads=1, opener=opener, options=options).open() as theirs,
+        Candidate("onnx", file=tiny_onnx, threads=1, opener=opener, options=options).open() as ours,
+    ):
+        assert (theirs.size, theirs.output_size) == (ours.size, ours.output_size) == ((64, 64), (32, 32))
+        np.testing.assert_allclose(theirs.run(gray), ours.run(gray), atol=1e-4)
+
+
+@pytest.mark.parametrize(("tool", "suffix", "opener"), [("static", "onnx", "ort"), ("nncf", "xml", "openvino")])
+def test_what_is_quantized_with_defaults_runs_and_is_near_the_graph_that_it_came_from(
+    *, tool: str, suffix: str, opener: str, tiny_onnx: Path, gray: np.ndarray, tmp_path: Path
+) -> None:
+    if tool == "nncf":
+        pytest.importorskip("nncf")
+    from icf_deploy.benchmarks import peers
+
+    target = tmp_path / f"int8.{suffix}"
+    {"static": peers.quantize_static, "nncf": peers.quantize_nncf}[tool](tiny_onnx, target, gray)
+    assert {path.suffix for path in tmp_path.iterdir()} == {f".{suffix}"} | ({".bin"} if tool == "nncf" else set())
+    candidate = Candidate("int8", file=target, threads=1, opener=f"{PEERS}:{opener}_defaults")
+    with candidate.open() as int8, Candidate("fp32", file=tiny_onnx, threads=1).open() as fp32:
+        difference = np.abs(int8.run(gray) - fp32.run(gray))
+    assert 0 < difference.mean() < 3  # of ab that spans -60 to 60
+
+
 @pytest.mark.parametrize("channels_last", [False, True])
 def test_eager_pytorch_runs_the_preset_with_seeded_weights(channels_last: bool, gray: np.ndarray) -> None:
     import torch

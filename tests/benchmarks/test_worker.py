@@ -3,15 +3,21 @@ from __future__ import annotations
 import os
 import signal
 import time
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from icf_deploy.benchmarks.candidate import Candidate
 from icf_deploy.benchmarks.clock import StopRule, WarmUpRule, short_warm_up
+from icf_deploy.benchmarks.energy import EnergyMeter, Rapl
+from icf_deploy.benchmarks.gpu_state import find_gpus
 from icf_deploy.benchmarks.inputs import inputs_of
+from icf_deploy.benchmarks.pace import PaceRule
 from icf_deploy.benchmarks.remote import WorkerProcess
+from icf_deploy.benchmarks.worker import Worker
 from icf_deploy.errors import ArtefactError, EngineUnavailableError, UsageError, WorkError
 
 FAKES = str(Path(__file__).with_name("fake_engines.py"))
@@ -39,7 +45,7 @@ def test_the_engine_runs_in_another_process_and_answers_the_same(start, tiny_onn
 
 def test_timed_calls_take_as_long_as_the_engine_does(start) -> None:
     with start(fake(ms=4)) as worker:
-        taken = worker.turn(short_warm_up(0.2), StopRule(0.2, 20))
+        taken = worker.turn(short_warm_up(0.2), StopRule(0.2, 20)).samples
     assert len(taken) == 50
     assert set(taken.tolist()) == {4_000_000, 4_040_000}
 
@@ -127,3 +133,49 @@ def test_a_worker_does_not_hear_the_interrupt_of_its_run(start) -> None:
     with start(fake()) as worker:
         os.kill(worker.pid, signal.SIGINT)
         assert worker.formats == {"fp32": 7}
+
+
+def test_energy_and_the_gpus_state_of_a_turn_come_from_the_workers_instruments(tmp_path: Path, fake_nvml: Any) -> None:
+    nvml = fake_nvml()
+    gpu = find_gpus(nvml).devices[0]
+
+    class Busy:
+        size, output_size, formats = (32, 64), (16, 32), {"fp32": 1}
+
+        def run(self, gray: Any) -> Any:
+            nvml.millijoules += 250
+            nvml.reasons = 0x4  # the power cap is reached while it runs
+            return gray
+
+    worker = Worker(EnergyMeter(Rapl(tmp_path), gpu), gpu)
+    worker.candidate, worker.session = Candidate("busy", "ort:cuda"), Busy()  # type: ignore[assignment]
+    worker.first_call({"scope": "engine"}, [np.zeros((1, 1, 32, 64), np.float32)])
+    nvml.reasons = 0
+    rule, stop = asdict(short_warm_up(0.1)), asdict(StopRule(0.0, 8))
+    reply, arrays = worker.turn({"warm_up": rule, "stop": stop}, [])
+    assert len(arrays[0]) == 8
+    assert reply["joules"] == {"cpu": None, "gpu": pytest.approx(8 * 0.25)}  # the warm-up is not in it
+    assert [state["slowdowns"] for state in reply["gpu"]] == [[], ["power cap"]]
+    paced, _ = worker.paced({"rule": asdict(PaceRule(fps=500, calls=4, settle_calls=0))}, [])
+    assert paced["joules"]["gpu"] == pytest.approx(4 * 0.25)
+
+
+def test_an_engine_on_the_cpu_tells_nothing_of_a_gpu(start) -> None:
+    with start(fake()) as worker:
+        timed = worker.turn(short_warm_up(0.1), StopRule(0.1, 5))
+    assert timed.gpu == () and timed.joules.gpu is None
+
+
+def test_calls_at_a_pace_are_timed_without_their_pauses(start) -> None:
+    with start(fake(ms=4)) as worker:
+        found, _ = worker.paced(PaceRule(fps=50, calls=10, settle_calls=2))
+    assert set(found.samples.tolist()) == {4_000_000, 4_040_000} and found.late == 0
+
+
+def test_the_library_of_a_registered_engine_is_told_apart_from_loading_it(start, tiny_onnx: Path) -> None:
+    with start(Candidate("tiny", file=tiny_onnx, threads=1)) as worker:
+        found = worker.start
+    assert found.import_s is not None and 0.01 < found.import_s < found.load_s
+    assert found.total_s > found.process_s + found.load_s + found.first_call_s
+    with start(fake()) as worker:
+        assert worker.start.import_s is None

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,9 +22,12 @@ def test_the_table_has_a_row_per_engine_and_fits_80_columns(icf, tiny_bundle: Pa
     assert (found.status, found.err) == (0, "")
     lines = found.out.splitlines()
     assert "tiny.icf" in lines[0]
-    rows = [line for line in lines if line.startswith(("ort ", "openvino "))]
+    table, plot = lines[: lines.index("")], lines[lines.index("") + 1 :]
+    rows = [line for line in table if line.startswith(("ort ", "openvino "))]
     assert len(rows) == 2 and all("fp32" in row for row in rows)
-    assert max(map(len, lines[1:5])) <= 80
+    assert [line.split()[0] for line in plot[:3]] == ["ort", "openvino", "ms"]  # how their latencies are distributed
+    assert max(map(len, [*table[1:], *plot[:3]])) <= 80
+    assert any(line.startswith("1,000 photos take ") for line in lines)
     assert any(line.startswith("scope engine") for line in lines)
     assert any(line.startswith("openvino: ") and "times the latency of ort" in line for line in lines)
 
@@ -31,7 +37,7 @@ def test_json_and_the_written_file_are_the_same_result(icf, tiny_bundle: Path, t
     assert found.status == 0
     document = found.document
     assert document == json.loads((tmp_path / "r.json").read_text())
-    assert document["schema"] == "icf-bench 1"
+    assert document["schema"] == "icf-bench 2"
     assert document["rows"][0]["calls"] >= 100
     assert document["rows"][0]["drift"]["metrics"]["de2000_p95"] < 1e-3
 
@@ -58,7 +64,82 @@ def test_an_output_that_could_not_be_written_is_refused_before_measuring(
 def test_an_existing_output_may_be_replaced(icf, tiny_bundle: Path, tmp_path: Path) -> None:
     (tmp_path / "r.json").write_text("mine")
     assert icf("bench", tiny_bundle, "--engine", "ort", *QUICK, "-o", tmp_path / "r.json", "--overwrite").status == 0
-    assert json.loads((tmp_path / "r.json").read_text())["schema"] == "icf-bench 1"
+    assert json.loads((tmp_path / "r.json").read_text())["schema"] == "icf-bench 2"
+
+
+def test_photos_paces_percentiles_and_prices_reach_the_result(
+    icf, tiny_bundle: Path, tmp_path: Path, photos_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("icf_deploy.cli.bench.COLD_STARTS", 1)
+    monkeypatch.setattr("icf_deploy.benchmarks.pace.SETTLE_SECONDS", 0.02)
+    (tmp_path / "photos").mkdir()
+    for name in ("chelsea.png", "rocket.png"):
+        (tmp_path / "photos" / name).write_bytes((photos_dir / name).read_bytes())
+    (tmp_path / "photos/notes.txt").write_text("no photo")
+    options = ("--photos", tmp_path / "photos", "--pace", "100", "--percentile", "80", "--price-per-core-hour", "0.1")
+    arguments = (tiny_bundle, "--engine", "ort", *QUICK, *options, "--cold-start", "-o", tmp_path / "r.json")
+    found = icf("bench", *arguments)
+    assert (found.status, found.err) == (0, "")
+    assert "p80" in found.out and "price" in found.out and "ort at 100 a second: p50" in found.out
+    assert [line.split()[1] for line in found.out.splitlines() if line.startswith("ort ") and " .. " in line][:2] == [
+        "off",
+        "filled",
+    ]
+    document = json.loads((tmp_path / "r.json").read_text())
+    assert document["settings"]["photo_names"] == ["chelsea.png", "rocket.png"]
+    assert document["settings"]["percentiles"] == [50, 80]
+    again = shlex.split(document["rows"][0]["command"])
+    assert again[:2] == ["icf-deploy", "bench"] and "-o" not in again and "--output" not in again
+    assert again[2:] == [str(word) for word in (tiny_bundle, "--engine", "ort", "--pace", "100", "--threads", "1", "--photos",
+        tmp_path / "photos", "--seconds", "0.1", "--percentile", "80", "--processes", "1", "--cold-start",
+        "--price-per-core-hour", "0.1")]  # fmt: skip
+    assert document["command"].endswith(f"--output {tmp_path / 'r.json'}")
+
+
+def test_several_bundles_are_measured_side_by_side(icf, tiny_bundle: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_bundle, tmp_path / "other.icf")
+    found = icf("bench", tiny_bundle, tmp_path / "other.icf", "--engine", "ort", *QUICK, "--json")
+    assert [row["label"] for row in found.document["rows"]] == ["tiny.icf ort", "other.icf ort"]
+    assert found.document["rows"][1]["ratio"] is not None
+
+
+def test_a_scenario_shows_loadgens_own_numbers_and_its_verdict(icf, tiny_bundle: Path, tmp_path: Path) -> None:
+    pytest.importorskip("mlperf_loadgen")
+    arguments = (tiny_bundle, "--engine", "ort", "--threads", "1", "--scenario", "single-stream", "--seconds", "0.5")
+    found = icf("bench", *arguments, "-o", tmp_path / "r.json")
+    assert found.status == 0
+    assert "LoadGen" in found.out and "VALID" in found.out
+    assert (tmp_path / "r.loadgen/ort/mlperf_log_summary.txt").is_file()
+    assert icf("bench", *arguments, "-o", tmp_path / "r.json").status == 1
+    assert "drift" in found.out
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "message"),
+    [
+        (("--scenario", "server"), 2, "--target-qps"),
+        (("--target-qps", "3"), 2, "--scenario server"),
+        (("--scenario", "offline", "--target-latency", "3"), 2, "--scenario server"),
+        (("--scenario", "single-stream", "--pace", "1"), 2, "--pace"),
+        (("--scope", "file", "--batch", "2"), 2, "--batch"),
+        (("--percentile", "100"), 2, "--percentile"),
+        (("--photos", "/nowhere"), 1, "/nowhere is no folder"),
+        (("--report", "/nowhere/r.html"), 1, "/nowhere/r.html"),
+    ],
+)
+def test_bad_use_is_refused_before_anything_is_measured(
+    icf, tiny_bundle: Path, options: tuple[str, ...], status: int, message: str
+) -> None:
+    pytest.importorskip("mlperf_loadgen")
+    found = icf("bench", tiny_bundle, "--engine", "ort", "--processes", "1", *options)
+    assert found.status == status and message in found.error
+
+
+def test_a_missing_loadgen_names_the_extra_to_install(icf, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = importlib.util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda name, *rest: None if name == "mlperf_loadgen" else real(name, *rest))
+    found = icf("bench", tiny_bundle, "--engine", "ort", "--scenario", "offline")
+    assert found.status == 5 and "pip install 'icf-deploy[bench]'" in found.error
 
 
 def test_an_unknown_engine_and_a_bundle_that_is_none_have_their_statuses(icf, tiny_bundle: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import hashlib
 import importlib.metadata
@@ -15,24 +16,26 @@ import onnx
 import torch
 
 from icf_deploy.bundle.fields import Json
-from icf_deploy.bundle.manifest import Lowering, Parity, Provenance, SkippedRewrite, Source
+from icf_deploy.bundle.manifest import WHOLE, Lowering, Parity, Provenance, SkippedRewrite, Source
 from icf_deploy.bundle.reference import ReferenceSet
 from icf_deploy.bundle.replacement import check_output
-from icf_deploy.bundle.store import SHIPPED_CHECKPOINT, Bundle, NewGraph, write_bundle
+from icf_deploy.bundle.store import SHIPPED_CHECKPOINT, Bundle, NewEngine, NewGraph, write_bundle
 from icf_deploy.errors import ParityError, UsageError
 from icf_deploy.export.graph import example_gray, to_onnx
 from icf_deploy.export.lowering import Outcome, check_names, lower, lower_graph
 from icf_deploy.export.portable import portable
+from icf_deploy.export.precision.narrow import narrow, require_precision
 from icf_deploy.export.reference import PHOTO_FOLDER, reference_set
 from icf_deploy.export.split import split_graphs
 from icf_deploy.export.statistics import statistics
 from icf_deploy.network.checkpoint import load_checkpoint
 from icf_deploy.network.network import SIZE_MULTIPLE, ColorizationNetwork
 from icf_deploy.network.presets import EDGE_PRESET, PRESETS
-from icf_deploy.runtimes import registry
+from icf_deploy.runtimes import registry, trt_ahead
 from icf_deploy.runtimes.base import Graph, Target
 
 DEFAULT_SIZE = (256, 256)
+FP32 = "fp32"
 LARGEST_SIDE = 4096  # pixels; positions and activations grow with the area, and no published use goes beyond 1024
 # Largest |ab| difference between graph and PyTorch that an export may have. The eye needs about 1; float32 rounding in
 # another order gives 1e-5 for icf-edge and up to 4e-4 for a DDColor whose ab spans tens of units.
@@ -66,8 +69,12 @@ def export_bundle(
     keep: Collection[str] = (),
     portable_ops: bool = False,
     split: bool = False,
+    targets: Sequence[str] = (),
+    precision: str | Path = FP32,
+    photos: Path | None = None,
     command: str = "",
     progress: Progress | None = None,
+    compiling: trt_ahead.Progress | None = None,
 ) -> Bundle:
     """Write the bundle of a checkpoint and return it, opened.
 
@@ -75,14 +82,21 @@ def export_bundle(
     size: (H, W) in pixels that the graph computes at, multiples of 32. with_checkpoint: put the weights in as well, so that
     `--engine pytorch` runs from the bundle. lowering: apply the exact rewrites; keep: names of rewrites to leave out.
     portable_ops: only operators that strict targets take. split: also write features, palette and paint as graphs.
-    command: the command line, for the provenance.
+    targets: GPUs to compile every whole graph for, such as `rtx40`; with TensorRT for RTX, and without a GPU. compiling: told
+    how that goes on. precision: fp32, fp16, bf16, int8, or the path of a recipe; photos: a folder to calibrate on instead of
+    the packaged photos. command: the command line, for the provenance.
 
-    Raises UsageError for a size or preset that makes no sense, CheckpointError for a file that is no checkpoint, WorkError
-    for an output that exists (`overwrite`), ParityError for a graph that does not agree with PyTorch: then nothing is written.
+    Raises UsageError for a size, preset or target that makes no sense, EngineUnavailableError for targets without TensorRT for
+    RTX, CheckpointError for a file that is no checkpoint, WorkError for an output that exists (`overwrite`), ParityError for a
+    graph that does not agree with PyTorch, ArtefactError for one that a target does not take, or a recipe of another network,
+    BudgetError where int8 does not keep its drift target: then nothing is written.
     """
     say = progress or (lambda _: None)
     _require_size(size)
     check_names(keep)
+    _require_one_precision(precision, photos, split=split)
+    if targets:
+        trt_ahead.require_targets(targets)
     if output is not None:
         check_output(Path(output), overwrite=overwrite)
     say("loading the checkpoint")
@@ -106,6 +120,12 @@ def export_bundle(
         graphs += _steps(network, size, lowering=lowering, keep=keep, portable_ops=portable_ops)
     say("checking the graph against PyTorch on real photos")
     parity = check_parity(data, reference, network, size)
+    if precision != FP32:
+        graphs = [_narrowed(model, graphs[0], precision, network, photos=photos, say=say)]
+    engines: Sequence[NewEngine] = ()
+    if targets:
+        whole = {graph.name: _as_graph(graph, network) for graph in graphs if graph.part == WHOLE}
+        engines = trt_ahead.ahead_engines(whole, targets, compiling)
     return write_bundle(
         path,
         preset=network.preset,
@@ -116,6 +136,7 @@ def export_bundle(
         parity=parity,
         provenance=provenance(checkpoint.source, command),
         checkpoint=checkpoint_bytes(checkpoint) if with_checkpoint else None,
+        engines=engines,
         overwrite=overwrite,
     )
 
@@ -183,6 +204,32 @@ def _steps(
     return graphs
 
 
+def _narrowed(
+    model: onnx.ModelProto,
+    wide: NewGraph,
+    precision: str | Path,
+    network: ColorizationNetwork,
+    *,
+    photos: Path | None,
+    say: Progress,
+) -> NewGraph:
+    """The graph of another precision, in the place of the float32 one that PyTorch has agreed with."""
+    found = narrow(model, precision, preset=network.preset, size=wide.size, stride=network.stride, photos=photos, say=say)
+    return dataclasses.replace(
+        wide,
+        name=precision if isinstance(precision, str) else "recipe",
+        data=_bytes(found.applied.model),
+        recipe=found.applied.label,
+        measurements={**wide.measurements, "bytes": found.applied.model.ByteSize(), "precision": found.facts},
+    )
+
+
+def _as_graph(new: NewGraph, network: ColorizationNetwork) -> Graph:
+    """A graph that is to go into a bundle, as a runtime takes it."""
+    digest = hashlib.sha256(new.data).hexdigest()
+    return Graph(new.data, digest, new.size, network.stride, new.recipe, network.preset)
+
+
 def _measured(model: onnx.ModelProto) -> dict[str, Json]:
     """Figures of a graph for a batch of one, as the manifest keeps them."""
     found = statistics(model)
@@ -220,6 +267,15 @@ def provenance(source: Source | None, command: str) -> Provenance:
         source=source,
         command=command,
     )
+
+
+def _require_one_precision(precision: str | Path, photos: Path | None, *, split: bool) -> None:
+    if isinstance(precision, str):
+        require_precision(precision)
+    if precision != FP32 and split:
+        raise UsageError("--split writes the steps in fp32: leave --precision and --recipe out, or --split")
+    if precision == FP32 and photos is not None:
+        raise UsageError("--photos are for calibration, and fp32 needs none: add --precision int8, or leave them out")
 
 
 def _require_size(size: Sequence[int]) -> None:

@@ -20,8 +20,10 @@ def test_it_lists_every_engine_with_version_and_formats(icf) -> None:
 
     found = icf("doctor")
     assert (found.status, found.err) == (0, "")
-    line = next(line for line in found.out.splitlines() if line.startswith("ort "))
-    assert "yes" in line and onnxruntime.__version__ in line and "cpu: fp32 int8" in line
+    line = next(line for line in found.out.splitlines() if line.startswith("ort:cpu "))
+    assert line.split() == ["ort:cpu", "yes", onnxruntime.__version__, "fp32", "int8"]
+    table = found.out.partition("\nengine")[2].partition("\n\n")[0]
+    assert max(map(len, table.splitlines())) <= 80  # it fits a terminal of the usual width
     assert "shipped bundle: verified, tiny" in found.out
     assert "export: ready" in found.out
 

@@ -29,7 +29,8 @@ def test_without_options_the_defaults_of_the_library_hold(icf, asked: dict[str, 
     assert found.out == f"{tiny_bundle}\n"
     assert found.err.splitlines()[0] == "working ..."
     assert asked.pop("command").startswith("icf-deploy")
-    assert asked == {"source": None, "output": None, "size": (256, 256), "overwrite": False, "with_checkpoint": False}
+    where = {"source": None, "output": None, "size": (256, 256), "overwrite": False, "with_checkpoint": False}
+    assert asked == {**where, "precision": "fp32", "photos": None}
 
 
 @pytest.mark.parametrize(
@@ -45,6 +46,7 @@ def test_without_options_the_defaults_of_the_library_hold(icf, asked: dict[str, 
         (["--keep", "a", "--keep", "b"], {"keep": ("a", "b")}),
         (["--portable-ops"], {"portable_ops": True}),
         (["--split"], {"split": True}),
+        (["--engine", "trt", "--target", "rtx40, sm86", "--target", "rtx50"], {"targets": ["rtx40", "sm86", "rtx50"]}),
         (["--precision", "fp32"], {}),
     ],
 )
@@ -74,3 +76,24 @@ def test_a_device_without_torch_is_told_what_to_install(icf, monkeypatch: pytest
     for arguments in (["export"], ["train", "--photos", ".", "-o", "x.safetensors", "--steps", "1"]):
         found = icf(*arguments)
         assert found.status == 5 and "pip install 'icf-deploy[" in found.error and "torch" in found.error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--target", "rtx40"], "add --engine trt"),
+        (["--engine", "trt"], "add --target rtx30,rtx40,rtx50"),
+        (["--graph", "fp32"], "name the bundle"),
+        (["--engine", "ort", "--target", "rtx40"], "'ort' is not 'trt'"),
+    ],
+)
+def test_engines_need_their_targets_and_targets_their_engine(icf, arguments: list[str], message: str) -> None:
+    found = icf("export", *arguments)
+    assert (found.status, found.out) == (2, "")
+    assert message in found.error
+
+
+def test_a_bundle_is_no_checkpoint_and_the_way_to_engines_is_said(icf, tiny_bundle: Path) -> None:
+    found = icf("export", tiny_bundle)
+    assert found.status == 2
+    assert "is a bundle already" in found.error and "--engine trt --target" in found.error

@@ -1,0 +1,103 @@
+"""What `export --precision` and `--recipe` do: from the float32 graph of a network to the graph of that precision."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import onnx
+
+from icf_deploy.bundle.fields import Json
+from icf_deploy.errors import UsageError
+from icf_deploy.export.precision.apply import AppliedGraph, apply_recipe
+from icf_deploy.export.precision.calibration import DEFAULT_METHOD
+from icf_deploy.export.precision.identity import network_digest
+from icf_deploy.export.precision.int8 import METRIC, choose_int8
+from icf_deploy.export.precision.photos import CalibrationPhotos, packaged_photos, photos_of
+from icf_deploy.export.precision.probe import DriftProbe
+from icf_deploy.export.precision.recipe import Recipe
+from icf_deploy.export.precision.scale_cache import calibrated
+
+PRECISIONS = ("fp32", "fp16", "bf16", "int8")
+NEEDS_PHOTOS = ("fp16", "int8", "fp8")
+NAMED = 3  # how many skipped files a line names
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class NarrowGraph:
+    """A graph with its recipe. facts: for the graph's `measurements` in the manifest: recipe, formats, what stayed wide."""
+
+    applied: AppliedGraph
+    recipe: Recipe
+    facts: dict[str, Json] = field(repr=False)
+
+
+def require_precision(precision: str) -> None:
+    """Raise UsageError for a precision that is none."""
+    if precision not in PRECISIONS:
+        raise UsageError(f"there is no precision {precision!r}: choose one of {', '.join(PRECISIONS)}")
+
+
+def narrow(
+    model: onnx.ModelProto,
+    precision: str | Path,
+    *,
+    preset: str,
+    size: tuple[int, int],
+    stride: int,
+    photos: Path | None = None,
+    method: str = DEFAULT_METHOD,
+    say: Say | None = None,
+) -> NarrowGraph:
+    """Write a precision, or the recipe in a file, into a copy of a float32 graph.
+
+    precision: one of PRECISIONS (int8 is the recipe that `int8.choose_int8` finds), or the path of a recipe. photos: a folder
+    to calibrate on; None: the packaged ones. Raises UsageError for an unknown precision or method, ArtefactError for a recipe
+    of another network, WorkError for a folder without photos, BudgetError where int8 does not keep its drift target.
+    """
+    tell = say or (lambda _: None)
+    asked = precision if isinstance(precision, str) else None
+    digest = network_digest(model)
+    if asked is not None:
+        require_precision(asked)
+        recipe = Recipe(preset, size, digest, asked)
+    else:
+        assert isinstance(precision, Path)
+        recipe = Recipe.read(precision)
+    wanted = {recipe.default, *recipe.blocks.values(), *recipe.nodes.values()}
+    if not wanted.intersection(NEEDS_PHOTOS):
+        applied = apply_recipe(model, recipe)
+        return NarrowGraph(applied, recipe, _facts(applied, recipe))
+    chosen = packaged_photos(size) if photos is None else photos_of(photos, size)
+    _tell_photos(chosen, tell)
+    calibration = calibrated(model, chosen, method=method)
+    facts: dict[str, Json] = {"calibration": {"photos": len(chosen.names), "digest": chosen.digest, "method": method}}
+    if asked == "int8":
+        tell("measuring which parts int8 leaves in float32")
+        probe = DriftProbe(model, calibration, chosen, stride=stride)
+        choice = choose_int8(recipe, calibration, probe)
+        recipe, applied = choice.recipe, choice.applied
+        facts["drift_on_calibration"] = {METRIC: round(choice.drift, 4)}
+    else:
+        applied = apply_recipe(model, recipe, calibration)
+    for key, reason in applied.kept.items():
+        tell(f"{key} stays in float32: {reason}")
+    for key in sorted(recipe.reasons):
+        tell(f"{key} in {recipe.format_of(key)}: {recipe.reasons[key]}")
+    return NarrowGraph(applied, recipe, facts | _facts(applied, recipe))
+
+
+def _facts(applied: AppliedGraph, recipe: Recipe) -> dict[str, Json]:
+    counts: dict[str, Json] = dict(sorted(Counter(applied.formats.values()).items()))
+    return {"recipe": recipe.document(), "formats": counts, "kept": dict(applied.kept)}
+
+
+def _tell_photos(photos: CalibrationPhotos, tell: Say) -> None:
+    tell(f"calibrating on {photos.source}: {len(photos.names)} views")
+    if photos.skipped:
+        names = ", ".join(name for name, _ in photos.skipped[:NAMED])
+        tell(f"skipped {len(photos.skipped)} files that could not be read: {names}")

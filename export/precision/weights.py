@@ -1,0 +1,67 @@
+"""Weights in int8: symmetric, one scale for each output channel, and what their rounding asks of the bias."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from icf_deploy.export.precision.moments import Moments
+from icf_deploy.export.precision.rounding import STEPS, nearest, round_together
+
+SMALLEST_SCALE = 2.0**-30  # of a channel without weights; its codes are zero whatever it is
+
+
+@dataclass(frozen=True)
+class RoundedWeight:
+    """codes: int8, of the weight's shape. scales: float32 [channels of `axis`]. bias: float32 [channels], to add to the bias.
+
+    The bias makes good what rounding the weights does to the mean of every output channel over the photos (Nagel et al. 2019,
+    "Data-free quantization", section 4.2, with the measured mean in the place of the assumed one); zeros where there is none.
+    """
+
+    codes: npt.NDArray[np.int8]
+    scales: npt.NDArray[np.float32]
+    axis: int
+    bias: npt.NDArray[np.float32]
+
+
+def output_axis(node: ir.Node) -> int:
+    """Axis of the output channels in the weight of a product."""
+    weight = node.inputs[1]
+    assert weight is not None and weight.const_value is not None
+    if node.op_type == "Conv" or (node.op_type == "Gemm" and node.attributes.get_int("transB", 0) == 1):
+        return 0
+    return len(weight.const_value.shape) - 1
+
+
+def round_weight(node: ir.Node, moments: Moments | None, *, has_bias: bool) -> RoundedWeight:
+    """The weight of a product in int8.
+
+    moments: of what it reads; None rounds every weight to the nearest. has_bias: whether a bias can take up a shift of the
+    mean; where not, the mean counts as part of the error that rounding keeps small.
+    """
+    weight_value = node.inputs[1]
+    assert weight_value is not None and weight_value.const_value is not None
+    weight = weight_value.const_value.numpy().astype(np.float64)
+    axis = output_axis(node)
+    rows = np.moveaxis(weight, axis, 0)
+    flat = rows.reshape(rows.shape[0], -1)
+    scales = (np.maximum(np.abs(flat).max(axis=1), SMALLEST_SCALE) / STEPS).astype(np.float32)
+    bias = np.zeros(len(flat), np.float32)
+    if moments is None:
+        codes = nearest(flat, scales.astype(np.float64))
+    else:
+        window, covariance = moments.window, moments.covariance
+        if not has_bias:
+            covariance = covariance + moments.mean[:, :, None] * moments.mean[:, None, :]
+        grouped = flat.reshape(window.groups, -1, window.length)
+        steps = scales.astype(np.float64).reshape(window.groups, -1)
+        found = round_together(grouped, steps, covariance)
+        if has_bias:
+            bias = np.einsum("gol,gl->go", grouped - found * steps[:, :, None], moments.mean).ravel().astype(np.float32)
+        codes = found.reshape(flat.shape)
+    whole = np.moveaxis(codes.reshape(rows.shape), 0, axis)
+    return RoundedWeight(np.ascontiguousarray(whole.astype(np.int8)), scales, axis, bias)

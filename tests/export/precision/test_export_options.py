@@ -1,0 +1,27 @@
+"""What `export_bundle` refuses before it loads anything."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from icf_deploy.errors import UsageError, WorkError
+from icf_deploy.export.pipeline import export_bundle
+from icf_deploy.export.precision.recipe import Recipe
+
+
+def test_precisions_that_make_no_sense_are_usage_errors(tmp_path: Path) -> None:
+    output = tmp_path / "x.icf"
+    with pytest.raises(UsageError, match="no precision 'int4': choose one of fp32, fp16, bf16, int8"):
+        export_bundle(output=output, precision="int4")
+    with pytest.raises(UsageError, match="--split writes the steps in fp32"):
+        export_bundle(output=output, precision="int8", split=True)
+    with pytest.raises(UsageError, match="--photos are for calibration, and fp32 needs none"):
+        export_bundle(output=output, photos=tmp_path)
+    assert not output.exists()
+
+
+def test_a_recipe_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(WorkError, match=r"missing\.json: cannot read the recipe"):
+        Recipe.read(tmp_path / "missing.json")

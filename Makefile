@@ -45,6 +45,7 @@ demo: $(VENV)/.ready
 	$(BIN)/python scripts/demo.py
 
 bench: $(VENV)/.ready
+	$(BIN)/python -m pip install --quiet -c constraints.txt nncf # a peer
 	$(BIN)/python scripts/bench.py
 
 clean:

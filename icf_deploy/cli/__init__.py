@@ -19,7 +19,7 @@ FAILED_EXIT_STATUS = 1
 
 # Every command and its line in the help; the module of this name in this package holds it.
 COMMANDS = {
-    "export": "Turn a checkpoint into a bundle.",
+    "export": "Turn a checkpoint into a bundle; compile engines into it.",
     "colorize": "Colour photos.",
     "bench": "Measure latency, memory, cost and drift of engines.",
     "compare": "Compare two results of bench.",

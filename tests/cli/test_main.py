@@ -117,7 +117,7 @@ def test_every_error_has_its_line_and_its_exit_status(
 def test_a_fault_of_our_own_shows_where_it_is_and_where_to_report_it(
     icf: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("icf_deploy.bundle.opening.open_bundle", lambda _: 1 / 0)
+    monkeypatch.setattr("icf_deploy.bundle.opening.open_bundle", lambda *_, **__: 1 / 0)
     found = icf("inspect")
     assert (found.status, found.out) == (1, "")
     assert "ZeroDivisionError" in found.err and "test_main.py" in found.err

@@ -136,7 +136,7 @@ def quantize_static(plain: Path, target: Path, photos: FloatArray) -> None:
 
 def quantize_nncf(plain: Path, target: Path, photos: FloatArray) -> None:
     """NNCF's post-training int8 with its defaults; an OpenVINO model. photos: as for `quantize_static`."""
-    import nncf  # type: ignore[import-untyped]
+    import nncf
     import openvino
 
     model = openvino.Core().read_model(plain)

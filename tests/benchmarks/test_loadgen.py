@@ -131,7 +131,8 @@ class TestTheRealLoadgen:
         found = row["loadgen"]
         assert row["error"] is None
         assert found["valid"], found["summary"]
-        assert found["samples"] >= 100 and found["seconds"] >= 1.0
+        assert found["samples"] >= 100
+        assert found["seconds"] == pytest.approx(1.0, abs=0.1)  # the run ends with the query that is under way
         assert found["percentiles_ns"]["50"] <= found["percentiles_ns"]["99"]
         assert found["qps"] == pytest.approx(found["samples"] / found["seconds"], rel=0.05)
         assert row["photos_per_second"] == found["qps"]

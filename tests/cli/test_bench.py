@@ -189,6 +189,8 @@ def test_an_interrupted_process_ends_with_130_and_leaves_no_worker(tiny_bundle: 
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # A shell starts what runs in its background with SIGINT ignored, and that is inherited.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - no threads here yet
     )
     workers: list[Path] = []
     while running.poll() is None and not any(seconds_used(worker) > 0.3 for worker in workers):

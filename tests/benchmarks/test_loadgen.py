@@ -123,9 +123,7 @@ def test_without_loadgen_the_error_names_the_extra(monkeypatch: pytest.MonkeyPat
 class TestTheRealLoadgen:
     @pytest.fixture(autouse=True)
     def _installed(self) -> None:
-        if (
-            importlib.util.find_spec("mlperf_loadgen") is None
-        ):
+        if importlib.util.find_spec("mlperf_loadgen") is None:
             pytest.skip("mlcommons-loadgen is not installed")
 
     def test_a_single_stream_of_a_real_engine_is_valid_and_keeps_its_logs(self, tiny_bundle: Path, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 from icf_deploy.benchmarks.onnx_shapes import plain_sizes
 from icf_deploy.benchmarks.openers import graph_of
 from icf_deploy.errors import UsageError
+from icf_deploy.runtimes.signal_stack import kept_signal_stack
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -57,6 +58,7 @@ def ort_defaults(candidate: Candidate) -> PeerSession:
     return PeerSession(lambda gray: cast("FloatArray", session.run(None, {name: gray})[0]), size, output_size, "asked: fp32")
 
 
+@kept_signal_stack()
 def openvino_defaults(candidate: Candidate) -> PeerSession:
     """OpenVINO as `compile_model(file)` gives it, of an `.onnx` file or of its own `.xml`, with the `.bin` beside it.
 
@@ -134,6 +136,7 @@ def quantize_static(plain: Path, target: Path, photos: FloatArray) -> None:
     ready.unlink()
 
 
+@kept_signal_stack()
 def quantize_nncf(plain: Path, target: Path, photos: FloatArray) -> None:
     """NNCF's post-training int8 with its defaults; an OpenVINO model. photos: as for `quantize_static`."""
     import nncf

@@ -41,6 +41,7 @@ from icf_deploy.runtimes.session import (
     require_device,
     require_own,
 )
+from icf_deploy.runtimes.signal_stack import kept_signal_stack
 
 if TYPE_CHECKING:
     import openvino
@@ -180,6 +181,7 @@ def _infer(request: openvino.InferRequest, gray: FloatArray) -> FloatArray:
     return cast("FloatArray", request.infer({0: gray}, share_inputs=True, share_outputs=False)[0])
 
 
+@kept_signal_stack()
 def _device_names() -> tuple[str, ...]:
     """Our names of what OpenVINO finds here: `cpu`, `gpu.0`, `npu`."""
     import openvino
@@ -189,6 +191,7 @@ def _device_names() -> tuple[str, ...]:
     )
 
 
+@kept_signal_stack()
 def _capabilities(device: str) -> frozenset[str]:
     import openvino
 

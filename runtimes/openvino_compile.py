@@ -16,6 +16,7 @@ from icf_deploy.runtimes.cache_entry import EngineKey
 from icf_deploy.runtimes.cores import thread_count, usable_cores
 from icf_deploy.runtimes.fingerprint import code_field, graph_fields, processor_fields, system_fields
 from icf_deploy.runtimes.session import GRAY_CHANNELS
+from icf_deploy.runtimes.signal_stack import kept_signal_stack
 
 if TYPE_CHECKING:
     import openvino
@@ -79,6 +80,7 @@ def precision_of(graph: Graph, device: str) -> str:
     return "bf16" if device == CPU_BF16 or wide == {"bf16"} else "fp32"
 
 
+@kept_signal_stack()
 def cache_key(graph: Graph, target: Target) -> EngineKey | None:
     """Under what the compiled model is kept. None for a GPU and an NPU: OpenVINO does not name their drivers' versions."""
     if not is_cpu(target.device):
@@ -126,6 +128,7 @@ def compile_cached(graph: Graph, target: Target) -> openvino.CompiledModel:
         return _compile(graph, plan)
 
 
+@kept_signal_stack()
 def _compile(graph: Graph, plan: Plan) -> openvino.CompiledModel:
     import openvino
 
@@ -147,6 +150,7 @@ def _exported(model: openvino.CompiledModel) -> bytes:
     return stream.getvalue()
 
 
+@kept_signal_stack()
 def _imported(content: bytes, plan: Plan) -> openvino.CompiledModel:
     import io
 

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -226,3 +229,34 @@ def test_a_batch_on_a_device_that_takes_one_photo_is_run_photo_by_photo(
     with OpenvinoRuntime().open(engine_of(OpenvinoRuntime(), small.graph(small.fp32()))) as session:
         np.testing.assert_allclose(session.run(gray), small.network.expected(gray), rtol=0, atol=1e-3)
         assert str(session._model.input(0).partial_shape) == "[1,1,64,96]"  # type: ignore[attr-defined]
+
+
+CTRL_C_AFTER_CLOSING = """
+import os, signal, sys
+from pathlib import Path
+from icf_deploy.runtimes.base import Graph, Target
+from icf_deploy.runtimes.openvino import OpenvinoRuntime
+from icf_deploy.bundle.store import open_bundle
+
+heard = []
+signal.signal(signal.SIGINT, lambda *_: heard.append("heard"))
+runtime = OpenvinoRuntime()
+engine = runtime.build(open_bundle().graph(), Target(threads=1))
+first, second = runtime.open(engine), runtime.open(engine)
+first.close()
+second.close()
+del first, second
+os.kill(os.getpid(), signal.SIGINT)
+print(*heard)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the plugin replaces signal stacks on Linux")
+@pytest.mark.parametrize("cache", ["off", "kept"])
+def test_ctrl_c_after_closing_two_engines_is_a_signal_and_not_a_crash(cache: str, tmp_path: Path) -> None:
+    environment = {**os.environ, "ICF_DEPLOY_CACHE": "off" if cache == "off" else str(tmp_path)}
+    for _ in range(1 if cache == "off" else 2):  # the second time both come from the cache
+        found = subprocess.run(
+            [sys.executable, "-c", CTRL_C_AFTER_CLOSING], env=environment, capture_output=True, text=True, check=False
+        )
+        assert (found.returncode, found.stdout.split()) == (0, ["heard"]), found.stderr

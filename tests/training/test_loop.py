@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import json
 import os
 import signal
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
@@ -27,15 +25,6 @@ from icf_deploy.training.state import load_state, state_path
 from icf_deploy.training.validation import Point
 
 STEPS = 6
-SS_DISABLE = 2  # signal.h
-
-
-@pytest.fixture(autouse=True)
-def no_signal_stack_of_others() -> None:
-    """OpenVINO's CPU plugin gives this thread a signal stack and frees it with the plugin: the next signal would end pytest."""
-    if sys.platform == "linux":
-        disabled = (ctypes.c_size_t * 3)(0, SS_DISABLE, 0)  # stack_t: pointer, flags (and padding), size
-        ctypes.CDLL(None).sigaltstack(disabled, None)
 
 
 @pytest.fixture

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import base64
 import math
-import os
-import secrets
 from collections.abc import Callable
 from pathlib import Path
 
@@ -34,8 +32,8 @@ from icf_deploy.benchmarks.result_file import (
 )
 from icf_deploy.benchmarks.stats import concatenate
 from icf_deploy.benchmarks.worst_photo import WorstPhoto, pictures_of
-from icf_deploy.errors import WorkError
 from icf_deploy.quality.table import VISIBLE
+from icf_deploy.text_output import require_writable, write_text
 
 Pictures = Callable[[Row, Result], "WorstPhoto | str"]
 """The worst photo of a row, or why there is none."""
@@ -51,17 +49,8 @@ def write_report(result: Result, path: Path, *, overwrite: bool = False, picture
     pictures: where the worst photo of each row comes from; by default the row's engine is opened once more. Raises WorkError
     where `path` exists (`overwrite`), is a folder or cannot be written; that is found out before anything is opened.
     """
-    _require_place(path, overwrite=overwrite)
-    text = report_html(result, pictures)
-    unfinished = path.with_name(f".{secrets.token_hex(8)}.unfinished")
-    try:
-        unfinished.write_text(text, encoding="utf-8")
-        _require_place(path, overwrite=overwrite)  # somebody else may have written it meanwhile
-        unfinished.replace(path)
-    except OSError as error:
-        raise WorkError(f"{path} cannot be written: {error.strerror or error}") from error
-    finally:
-        unfinished.unlink(missing_ok=True)
+    require_writable(path, overwrite=overwrite)
+    write_text(report_html(result, pictures), path, overwrite=overwrite)
 
 
 def report_html(result: Result, pictures: Pictures = pictures_of) -> str:
@@ -243,15 +232,3 @@ def _has_cold(result: Result) -> bool:
 
 def _section(heading: str, about: str | None, *content: Markup | list[Markup]) -> Markup:
     return tag("section", tag("h2", heading), tag("p", about, class_="dim") if about else None, *content)
-
-
-def _require_place(path: Path, *, overwrite: bool) -> None:
-    """Raises WorkError where a file cannot stand at `path`."""
-    if path.is_dir():
-        raise WorkError(f"{path} is a folder: name a file to write")
-    if not overwrite and os.path.lexists(path):
-        raise WorkError(f"{path} exists: choose another name, or give --overwrite to replace it")
-    if not path.parent.is_dir():
-        raise WorkError(f"{path} cannot be written: there is no folder {path.parent}")
-    if not os.access(path.parent, os.W_OK):
-        raise WorkError(f"{path} cannot be written: the folder {path.parent} may not be written to")

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from icf_deploy.cli.options import PATH, engines_option, json_option, overwrite_option, threads_option
-from icf_deploy.cli.terminal import progress_bar, require_writable, say, show_json, show_lines, show_table, write_json
+from icf_deploy.cli.terminal import progress_bar, say, show_json, show_lines, show_table, write_json
 from icf_deploy.errors import INTERRUPTED_EXIT_STATUS, IcfError, WorkError
+from icf_deploy.text_output import require_writable
 
 if TYPE_CHECKING:
     from icf_deploy.benchmarks.bench_result import BenchResult

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import secrets
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,7 +12,7 @@ from typing import Any
 
 import click
 
-from icf_deploy.errors import WorkError
+from icf_deploy.text_output import write_text
 
 Update = Callable[[int, int, str], None]
 """update(done, total, what): moves a progress bar."""
@@ -83,29 +81,9 @@ def progress_bar() -> Iterator[Update | None]:
         yield lambda done, total, what: bar.update(task, completed=done, total=total, description=what, refresh=True)
 
 
-def require_writable(path: Path, *, overwrite: bool) -> None:
-    """Refuse an output before any work is done. Raises WorkError where it exists, or could not be written."""
-    if path.is_dir():
-        raise WorkError(f"{path} is a folder: name a file to write")
-    if not overwrite and os.path.lexists(path):
-        raise WorkError(f"{path} exists: choose another name, or give --overwrite to replace it")
-    if not path.parent.is_dir():
-        raise WorkError(f"{path} cannot be written: there is no folder {path.parent}")
-    if not os.access(path.parent, os.W_OK):
-        raise WorkError(f"{path} cannot be written: the folder {path.parent} may not be written to")
-
-
 def write_json(document: Any, path: Path, *, overwrite: bool) -> None:
-    """Write a JSON file, complete or not at all. Raises as `require_writable`, and WorkError where the disk refuses."""
-    unfinished = path.with_name(f".{secrets.token_hex(8)}.unfinished")
-    try:
-        unfinished.write_text(json.dumps(_finite(document), allow_nan=False) + "\n", encoding="utf-8")
-        require_writable(path, overwrite=overwrite)  # somebody else may have written it meanwhile
-        unfinished.replace(path)
-    except OSError as error:
-        raise WorkError(f"{path} cannot be written: {error.strerror or error}") from error
-    finally:
-        unfinished.unlink(missing_ok=True)
+    """Write a JSON file, complete or not at all. Raises WorkError as `write_text` does."""
+    write_text(json.dumps(_finite(document), allow_nan=False) + "\n", path, overwrite=overwrite)
 
 
 def _finite(value: Any) -> Any:

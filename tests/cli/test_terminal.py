@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from icf_deploy.cli.terminal import progress_bar, require_writable, show_json, show_table, write_json
+from icf_deploy.cli.terminal import progress_bar, show_json, show_table, write_json
 from icf_deploy.errors import WorkError
+from icf_deploy.text_output import require_writable
 
 LINES = [("engine", "p50\nms"), ("ort", "11.3"), ("openvino:cpu-bf16", "6.12*")]
 

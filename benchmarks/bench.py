@@ -74,7 +74,7 @@ def benchmark(
     """
     from icf_deploy.bundle.opening import open_bundle
 
-    paths, prices = _paths(bundle), prices or Prices()
+    paths, prices, paces = _paths(bundle), prices or Prices(), tuple(dict.fromkeys(paces))
     opened = [open_bundle(path) for path in paths]
     percents = sorted({MIDDLE, *percentiles})
     stop = StopRule.carrying(*percents, seconds=seconds, calls=calls)
@@ -83,6 +83,7 @@ def benchmark(
     turn = StopRule(stop.seconds / ROUNDS, max(FEWEST_TURN_CALLS, -(-stop.calls // ROUNDS)))
     references = [one.reference() for one in opened]
     inputs = inputs_of(scope, references[0].gray, batch=1 if loadgen is not None else batch, photos=photos)
+    photo_size = None if scope == "engine" else _sizes(photos)
     machine = read_machine()
 
     def measure(measured: Measured, worker: WorkerProcess) -> None:
@@ -116,7 +117,7 @@ def benchmark(
         "batch": loadgen.batch if loadgen is not None else batch,
         "threads": threads,
         "photos": len(references[0].names) if photos is None else len(photos),
-        "photo_size": None if scope == "engine" else _sizes(photos),
+        "photo_size": photo_size,
         "photo_source": "reference set" if photos is None else "own photos",
         "photo_names": list(references[0].names) if photos is None else _names(photos),
         "seed": seed,

@@ -155,7 +155,8 @@ class BenchResult:
         if self.loadgen is not None and self.loadgen.scenario == "server":
             return None
         good = [row for row in self.rows if row.drift is not None and not row.drift.problems]
-        return headline([Offer(row.label, row.engine, self.bundles[row.bundle].preset, self.cost(row)) for row in good])
+        networks = [f"{bundle.preset} at {bundle.size}" for bundle in self.bundles]
+        return headline([Offer(row.label, row.engine, networks[row.bundle], self.cost(row)) for row in good])
 
     def errors(self) -> list[IcfError]:
         """Why rows are missing, in their order."""
@@ -231,5 +232,8 @@ def _paced_json(fps: float, turns: Sequence[Turn], measured: Measured, percents:
         "late": sum(turn.late for turn in turns),
         "percentiles_ns": [percentile_json(percentile_of(turns, percent)) for percent in percents],
         "ratio": ratio_json(ratio_of(turns, measured.turns)),
-        "turns": [{"round": turn.round, "process": turn.process, "ns": turn.samples.tolist()} for turn in turns],
+        "turns": [
+            {"round": turn.round, "process": turn.process, "ns": turn.samples.tolist(), "joules": asdict(turn.joules)}
+            for turn in turns
+        ],
     }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -11,6 +10,7 @@ from icf_deploy.benchmarks.cost import price_text
 from icf_deploy.benchmarks.measured import percentile_of, ratio_of
 from icf_deploy.benchmarks.memory import MEGABYTE
 from icf_deploy.benchmarks.report import megabytes, milliseconds, peak_memory, seconds_text, three_digits
+from icf_deploy.benchmarks.result_file import drift_text
 from icf_deploy.benchmarks.text_plot import distribution_plot
 
 if TYPE_CHECKING:
@@ -206,7 +206,7 @@ def _first_call(row: BenchRow) -> str:
 
 
 def _drift(row: BenchRow) -> str:
-    return NOTHING if row.drift is None else _drift_text(row.drift.value("de2000_p95"))
+    return NOTHING if row.drift is None else drift_text(row.drift.value("de2000_p95"))
 
 
 def _validity(valid: bool) -> str:
@@ -225,11 +225,6 @@ def _half_width(found: Percentile) -> str:
         return "-"
     share = (found.interval.high - found.interval.low) / 2 / found.value
     return f"±{share:.1%}" if share < 0.1 else f"±{share:.0%}"  # noqa: PLR2004 - two digits will do
-
-
-def _drift_text(value: float) -> str:
-    """CIEDE2000; what is below a hundredth cannot be seen by anyone."""
-    return "inf" if not math.isfinite(value) else "<0.01" if value < 0.01 else f"{value:.2f}"  # noqa: PLR2004
 
 
 def _photo_size(sizes: Sequence[Sequence[int]]) -> str:

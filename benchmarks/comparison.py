@@ -75,7 +75,7 @@ class ResultComparison:
 def compare_results(a: Result, b: Result, *, force: bool = False) -> ResultComparison:
     """Compare the rows that both results have, by bundle and engine; a single bundle may have another name in each.
 
-    Raises ArtefactError where they have no row in common, and without `force` where device, driver, versions, scope or
+    Raises ArtefactError where they have no latency in common, and without `force` where device, driver, versions, scope or
     settings differ: it names every difference.
     """
     pairs = _pairs(a, b)
@@ -93,6 +93,8 @@ def compare_results(a: Result, b: Result, *, force: bool = False) -> ResultCompa
         if ratio is None:
             notes.append(f"{label}: no interval, because there are too few raw samples")
         rows.append(ComparedRow(label, first.value, second.value, drift_of(mine), drift_of(theirs), ratio))
+    if not rows:
+        raise ArtefactError(f"nothing to compare: {'; '.join(notes)}")
     return ResultComparison(tuple(rows), differences, (*notes, WEAKER))
 
 
@@ -100,6 +102,11 @@ def _pairs(a: Result, b: Result) -> dict[Key, tuple[Row, Row]]:
     """Rows of both by their key, in the order of A. Raises ArtefactError for none."""
     single = len(a["bundles"]) == 1 and len(b["bundles"]) == 1
     mine, theirs = ({_key(row, single): row for row in result["rows"]} for result in (a, b))
+    for name, keys, result in (("A", mine, a), ("B", theirs, b)):
+        if len(keys) < len(result["rows"]):
+            raise ArtefactError(
+                f"{name} has several bundles of one name, which cannot be told apart: rename them, measure again"
+            )
     common = {key: (row, theirs[key]) for key, row in mine.items() if key in theirs}
     if not common:
         names = (", ".join(" ".join(filter(None, key)) for key in keys) or "nothing" for keys in (mine, theirs))

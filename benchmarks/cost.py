@@ -60,7 +60,8 @@ def cost_of(
 
 @dataclass(frozen=True)
 class Offer:
-    """One engine with a usable result. network: the preset; only engines of one network are weighed against each other."""
+    """One engine with a usable result. network: the preset and its size; only engines of one are weighed against each
+    other."""
 
     label: str
     engine: str

@@ -89,9 +89,7 @@ _ABOUT_RESULTS = (
 )
 _ABOUT_COST = "Photos one after the other, in the scope that was measured. Energy includes what the machine takes when idle."
 _ABOUT_START = "Loading and the first call, median over the processes of the run."
-_ABOUT_COLD = (
-    " Cold: from starting the process to the first result, median with 95 % interval, without and with the engine's cache."
-)
+_ABOUT_COLD = " Cold: from starting the process to the first result, median and range, without and with the engine's cache."
 _ABOUT_PACE = "Calls at a fixed pace, as a device makes them: clocks drop in between. Late: calls that began after their tick."
 _ABOUT_LOADGEN = "What LoadGen's own summary says about its run."
 

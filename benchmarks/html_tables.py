@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -200,8 +201,8 @@ def _unstable(row: Row) -> Cell:
 
 
 def _median_start(row: Row, what: str) -> float | None:
-    values = sorted(start[what] for start in row["starts"])
-    return values[len(values) // 2] if values else None
+    values = [start[what] for start in row["starts"]]
+    return statistics.median(values) if values else None
 
 
 def _first_call(row: Row) -> str:

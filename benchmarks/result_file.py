@@ -21,6 +21,7 @@ Row = Mapping[str, Any]
 
 SCHEMA_NAME = SCHEMA.split()[0]
 SCHEMA_VERSION = int(SCHEMA.split()[1])
+PARTS = {"bundles": list, "created": str, "interrupted": bool, "machine": dict, "rows": list, "scope": str, "settings": dict}
 DRIFT_FLOOR = 0.01  # CIEDE2000; below it two engines are alike: it is a hundredth of what an eye may see
 
 
@@ -54,7 +55,7 @@ def read_result(path: Path) -> Result:
         )
     if int(version) < SCHEMA_VERSION:
         raise ArtefactError(f"{path} has schema {name} {version}, and this icf-deploy reads {SCHEMA}: measure it again")
-    missing = sorted({"rows", "machine", "settings", "scope", "bundles"} - found.keys())
+    missing = sorted(name for name, kind in PARTS.items() if not isinstance(found.get(name), kind))
     if missing:
         raise WorkError(f"{path} is a damaged result: it has no {', '.join(missing)}; measure it again")
     return dict(found)

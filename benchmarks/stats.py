@@ -95,10 +95,17 @@ def calls_needed(percent: float) -> int:
     if percent == 100:  # noqa: PLR2004 - the maximum has no number of calls that carries it
         raise UsageError("no number of calls carries p100; ask for a percentile below 100")
     exceed = 1 - percent / 100
-    n = ALLOWED_EXCEEDANCES + 1
-    while binomial_cdf(ALLOWED_EXCEEDANCES, n, exceed) > 1 - ENOUGH_CONFIDENCE:
-        n += 1
-    return n
+
+    def too_few(n: int) -> bool:
+        return binomial_cdf(ALLOWED_EXCEEDANCES, n, exceed) > 1 - ENOUGH_CONFIDENCE
+
+    least, most = ALLOWED_EXCEEDANCES, ALLOWED_EXCEEDANCES + 1
+    while too_few(most):
+        least, most = most, 2 * most
+    while most - least > 1:
+        middle = (least + most) // 2
+        least, most = (middle, most) if too_few(middle) else (least, middle)
+    return most
 
 
 def binomial_cdf(k: int, n: int, p: float) -> float:

@@ -270,12 +270,9 @@ def provenance(source: Source | None, command: str) -> Provenance:
 
 
 def _require_one_precision(precision: str | Path, photos: Path | None, *, split: bool) -> None:
-    if isinstance(precision, str):
-        require_precision(precision)
+    require_precision(precision, photos)
     if precision != FP32 and split:
         raise UsageError("--split writes the steps in fp32: leave --precision and --recipe out, or --split")
-    if precision == FP32 and photos is not None:
-        raise UsageError("--photos are for calibration, and fp32 needs none: add --precision int8, or leave them out")
 
 
 def _require_size(size: Sequence[int]) -> None:

@@ -5,7 +5,7 @@
 
 Precondition: the backbone is ConvNeXt.
 Saves: eight nodes per LayerNorm, with reductions over a strided axis, become three, which engines merge with the permutations
-next to them. Keeping the whole residual stream as [N,H,W,C] instead was tried and is no faster (docs/lowering.md).
+next to them. Keeping the whole residual stream as [N,H,W,C] instead was tried and is no faster.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from icf_deploy.export.precision.apply import AppliedGraph, apply_recipe
 from icf_deploy.export.precision.calibration import DEFAULT_METHOD
 from icf_deploy.export.precision.identity import network_digest
 from icf_deploy.export.precision.int8 import METRIC, choose_int8
-from icf_deploy.export.precision.photos import CalibrationPhotos, packaged_photos, photos_of
+from icf_deploy.export.precision.photos import CalibrationPhotos, packaged_photos, photos_of, require_folder
 from icf_deploy.export.precision.probe import DriftProbe
 from icf_deploy.export.precision.recipe import Recipe
 from icf_deploy.export.precision.scale_cache import calibrated
@@ -36,10 +36,25 @@ class NarrowGraph:
     facts: dict[str, Json] = field(repr=False)
 
 
-def require_precision(precision: str) -> None:
-    """Raise UsageError for a precision that is none."""
-    if precision not in PRECISIONS:
+def require_precision(precision: str | Path, photos: Path | None = None) -> None:
+    """Look at what was asked for before any work: UsageError for a precision that is none, and for photos that are not needed;
+    WorkError for a recipe that cannot be read and photos that are no folder."""
+    if isinstance(precision, str) and precision not in PRECISIONS:
         raise UsageError(f"there is no precision {precision!r}: choose one of {', '.join(PRECISIONS)}")
+    if photos is None and isinstance(precision, str):
+        return
+    wanted = {precision} if isinstance(precision, str) else _formats_of(Recipe.read(precision))
+    if photos is not None and not wanted.intersection(NEEDS_PHOTOS):
+        raise UsageError(
+            f"--photos are for calibration, and {' and '.join(sorted(wanted))} needs none: "
+            "add --precision int8, or leave them out"
+        )
+    if photos is not None:
+        require_folder(photos)
+
+
+def _formats_of(recipe: Recipe) -> set[str]:
+    return {recipe.default, *recipe.blocks.values(), *recipe.nodes.values()}
 
 
 def narrow(
@@ -68,8 +83,7 @@ def narrow(
     else:
         assert isinstance(precision, Path)
         recipe = Recipe.read(precision)
-    wanted = {recipe.default, *recipe.blocks.values(), *recipe.nodes.values()}
-    if not wanted.intersection(NEEDS_PHOTOS):
+    if not _formats_of(recipe).intersection(NEEDS_PHOTOS):
         applied = apply_recipe(model, recipe)
         return NarrowGraph(applied, recipe, _facts(applied, recipe))
     chosen = packaged_photos(size) if photos is None else photos_of(photos, size)
@@ -87,7 +101,8 @@ def narrow(
     for key, reason in applied.kept.items():
         tell(f"{key} stays in float32: {reason}")
     for key in sorted(recipe.reasons):
-        tell(f"{key} in {recipe.format_of(key)}: {recipe.reasons[key]}")
+        chosen_format = recipe.nodes.get(key) or recipe.blocks.get(key)
+        tell(f"{key}{f' in {chosen_format}' if chosen_format else ''}: {recipe.reasons[key]}")
     return NarrowGraph(applied, recipe, facts | _facts(applied, recipe))
 
 

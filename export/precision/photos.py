@@ -56,13 +56,18 @@ def packaged_photos(size: tuple[int, int]) -> CalibrationPhotos:
     return CalibrationPhotos(*_with_views(list(names), gray), "the packaged photos")
 
 
+def require_folder(folder: Path) -> None:
+    """Raise WorkError for a folder that is not there."""
+    if not folder.is_dir():
+        raise WorkError(f"{folder}: there is no such folder of photos to calibrate on")
+
+
 def photos_of(folder: Path, size: tuple[int, int]) -> CalibrationPhotos:
     """The photos in a folder and below it, at most MOST of them evenly spread over their sorted names.
 
     A file that is no photo is skipped and named. WorkError for a folder that is not there, or has fewer than FEWEST photos.
     """
-    if not folder.is_dir():
-        raise WorkError(f"{folder}: there is no such folder of photos to calibrate on")
+    require_folder(folder)
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
     if not files:
         raise WorkError(

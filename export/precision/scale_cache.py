@@ -6,8 +6,7 @@ import hashlib
 import io
 import json
 import logging
-import os
-import tempfile
+import secrets
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -107,10 +106,11 @@ def _folder() -> Path | None:
 
 def _write(path: Path, data: bytes) -> None:
     """Atomically; a cache that cannot be written costs time and nothing else."""
+    unfinished = path.with_name(f".{secrets.token_hex(8)}.unfinished")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as temporary:
-            temporary.write(data)
-        os.replace(temporary.name, path)  # noqa: PTH105  # a name, not a Path
+        unfinished.write_bytes(data)
+        unfinished.replace(path)
     except OSError as error:
         _log.warning("the calibration is not kept: %s", error)
+        unfinished.unlink(missing_ok=True)

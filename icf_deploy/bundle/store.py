@@ -128,9 +128,9 @@ def add_engines(
     check_output(Path(path), overwrite=overwrite)
     verify_bundle(bundle)
     new = {engine.name: engine for engine in engines}
-    kept = [entry for entry in bundle.manifest.engines if entry.name not in new]
     document = json.loads(bundle.manifest_bytes)
-    document["engines"] = [asdict(entry) for entry in (*kept, *map(_engine_entry, new.values()))]
+    kept = [entry for entry in document["engines"] if entry["name"] not in new]
+    document["engines"] = [*kept, *(asdict(_engine_entry(engine)) for engine in new.values())]
     manifest_bytes = (json.dumps(document, indent=1, allow_nan=False) + "\n").encode()
     try:
         manifest = Manifest.from_json(manifest_bytes)

@@ -12,7 +12,7 @@ import click
 
 from icf_deploy.cli.options import PATH, engines_option, json_option, overwrite_option, threads_option
 from icf_deploy.cli.terminal import progress_bar, say, show_json, show_lines, show_table, write_json
-from icf_deploy.errors import INTERRUPTED_EXIT_STATUS, IcfError, WorkError
+from icf_deploy.errors import INTERRUPTED_EXIT_STATUS, IcfError, UsageError, WorkError
 from icf_deploy.text_output import require_writable
 
 if TYPE_CHECKING:
@@ -93,6 +93,8 @@ def command(
     status 1. docs/benchmarks.md says what every figure means.
     """
     rule = _rule(scenario, target_qps=target_qps, target_latency=target_latency, seconds=seconds, calls=calls, batch=batch)
+    if output is not None and report is not None and output.absolute() == report.absolute():
+        raise UsageError(f"-o and --report both name {output}: give them different names")
     for path in (output, report):
         if path is not None:
             require_writable(path, overwrite=overwrite)

@@ -9,6 +9,7 @@ import click
 
 from icf_deploy.cli.options import PATH, json_option
 from icf_deploy.cli.terminal import show_json, show_lines, show_table
+from icf_deploy.errors import WorkError
 
 if TYPE_CHECKING:
     from icf_deploy.benchmarks.comparison import ComparedRow, ResultComparison
@@ -32,7 +33,10 @@ def command(a: Path, b: Path, *, force: bool, as_json: bool) -> None:
     from icf_deploy.benchmarks.result_file import read_result
 
     first, second = read_result(a), read_result(b)
-    found = compare_results(first, second, force=force)
+    try:
+        found = compare_results(first, second, force=force)
+    except (KeyError, IndexError, TypeError, AttributeError) as error:
+        raise WorkError(f"{a} or {b} is a damaged result ({error!r}): measure it again") from error
     if as_json:
         show_json({**found.to_json(), "a": str(a), "b": str(b)})
     else:

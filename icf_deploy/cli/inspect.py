@@ -47,6 +47,7 @@ def _show(bundle: Bundle, verified: list[str]) -> None:
     manifest = bundle.manifest
     source, made = manifest.provenance.source, manifest.provenance
     reference = manifest.reference
+    before = "" if all(graph.recipe == "fp32" for graph in manifest.graphs) else ", before any recipe,"
     show_lines(
         [
             str(bundle.path),
@@ -54,7 +55,7 @@ def _show(bundle: Bundle, verified: list[str]) -> None:
             f"  digest      {bundle.digest}",
             f"  verified    {len(verified)} files",
             f"  reference   {len(reference.photos)} photos: {', '.join(reference.photos)}",
-            f"  parity      |Δab| {manifest.parity.max_abs_ab:.2g} to PyTorch on {manifest.parity.photos} photos "
+            f"  parity      |Δab| {manifest.parity.max_abs_ab:.2g} to PyTorch{before} on {manifest.parity.photos} photos "
             f"(at most {manifest.parity.bound:g} allowed)",
             f"  checkpoint  {'inside' if manifest.checkpoint else 'not inside'}",
             f"  source      {source.file + ', SHA-256 ' + source.sha256[:SHOWN_DIGITS] + '...' if source else 'untrained'}",

@@ -93,7 +93,9 @@ class Trainer:
         self._averaged.network.load_state_dict(state.averaged)
         self._optimizer.load_state_dict(state.optimizer)
         self.total, self.step, self._history, self._seconds = state.total, state.step, state.history, state.seconds
-        self._best = state.best
+        # Scores of other photos cannot be compared: --validation-photos may change.
+        same = bool(state.history) and state.history[-1]["photos"] == len(self._validation.rgb)
+        self._best = state.best if same else None
 
     def run(self, progress: Callable[[Progress], None] | None, writer: SummaryWriter | None) -> None:
         """Do the remaining steps, validating and saving the state on the way and at the end."""

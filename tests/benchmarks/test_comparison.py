@@ -125,6 +125,20 @@ def test_with_several_bundles_rows_match_by_bundle_and_engine(make_result: Make)
     ]
 
 
+def test_two_bundles_of_one_name_are_not_mixed_up(make_result: Make) -> None:
+    a, twice = make_result({"ort": (10.0, 0.5)}), make_result({"ort": (10.0, 0.5)})
+    twice["bundles"] *= 2
+    twice["rows"].append({**twice["rows"][0], "bundle_index": 1})
+    with pytest.raises(ArtefactError, match="B has several bundles of one name"):
+        compare_results(a, twice)
+
+
+def test_where_no_row_has_a_latency_there_is_nothing_to_compare(make_result: Make) -> None:
+    a, b = make_result({"ort": (10.0, 0.5)}), make_result({"ort": "out of memory"})
+    with pytest.raises(ArtefactError, match=r"nothing to compare: .*no latency in B.*out of memory"):
+        compare_results(a, b)
+
+
 def test_a_row_that_failed_is_told_with_its_reason(make_result: Make) -> None:
     found = compare_results(make_result(ENGINES), make_result({"ort": "out of memory", "openvino": (8.0, 0.6)}))
     assert [row.label for row in found.rows] == ["openvino"]
@@ -141,7 +155,11 @@ def test_a_row_that_failed_is_told_with_its_reason(make_result: Make) -> None:
         (b'{"schema": "icf-check 1"}', WorkError, "found 'icf-check 1'"),
         (f'{{"schema": "{SCHEMA_NAME} {SCHEMA_VERSION + 1}"}}'.encode(), ArtefactError, "newer"),
         (f'{{"schema": "{SCHEMA_NAME} {SCHEMA_VERSION - 1}"}}'.encode(), ArtefactError, "measure it again"),
-        (f'{{"schema": "{SCHEMA_NAME} {SCHEMA_VERSION}", "rows": []}}'.encode(), WorkError, "damaged .* bundles, machine"),
+        (
+            f'{{"schema": "{SCHEMA_NAME} {SCHEMA_VERSION}", "rows": []}}'.encode(),
+            WorkError,
+            "damaged .* bundles, created, inter",
+        ),
     ],
 )
 def test_a_file_that_is_no_result_of_this_version_says_what_it_is(

@@ -20,7 +20,7 @@ def test_the_calls_that_a_percentile_needs_are_those_of_mlperf() -> None:
     assert [stats.calls_needed(percent) for percent in (90, 95, 99)] == [64, 130, 662]
 
 
-@pytest.mark.parametrize("percent", [50, 75, 90, 95, 99, 99.9])
+@pytest.mark.parametrize("percent", [50, 75, 90, 95, 99, 99.9, 99.999])
 def test_the_calls_needed_are_the_fewest_with_at_most_one_exceedance_in_99_percent(percent: float) -> None:
     n = stats.calls_needed(percent)
     exceed = 1 - percent / 100

@@ -108,7 +108,7 @@ def test_a_scenario_shows_loadgens_own_numbers_and_its_verdict(icf, tiny_bundle:
     arguments = (tiny_bundle, "--engine", "ort", "--threads", "1", "--scenario", "single-stream", "--seconds", "0.5")
     found = icf("bench", *arguments, "-o", tmp_path / "r.json")
     assert found.status == 0
-    assert "LoadGen" in found.out and "VALID" in found.out
+    assert "LoadGen" in found.out and " VALID" in found.out and "INVALID" not in found.out
     assert (tmp_path / "r.loadgen/ort/mlperf_log_summary.txt").is_file()
     assert icf("bench", *arguments, "-o", tmp_path / "r.json").status == 1
     assert "drift" in found.out
@@ -203,3 +203,8 @@ def test_an_interrupted_process_ends_with_130_and_leaves_no_worker(tiny_bundle: 
     assert running.returncode == 130, err
     assert "Traceback" not in err
     assert not any(worker.exists() for worker in workers)
+
+
+def test_a_result_and_a_report_of_one_name_are_refused_before_measuring(icf, tiny_bundle: Path, tmp_path: Path) -> None:
+    found = icf("bench", tiny_bundle, "--engine", "ort", "--seconds", "1000", "-o", tmp_path / "r", "--report", tmp_path / "r")
+    assert found.status == 2 and "both name" in found.error

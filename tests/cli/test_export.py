@@ -47,7 +47,8 @@ def test_without_options_the_defaults_of_the_library_hold(icf, asked: dict[str, 
         (["--portable-ops"], {"portable_ops": True}),
         (["--split"], {"split": True}),
         (["--engine", "trt", "--target", "rtx40, sm86", "--target", "rtx50"], {"targets": ["rtx40", "sm86", "rtx50"]}),
-        (["--precision", "fp32"], {}),
+        (["--precision", "int8", "--photos", "d"], {"precision": "int8", "photos": Path("d")}),
+        (["--recipe", "f.json"], {"precision": Path("f.json"), "photos": None}),
     ],
 )
 def test_every_option_reaches_the_library(icf, arguments: list[str], expected: dict[str, Any], asked: dict[str, Any]) -> None:
@@ -97,3 +98,9 @@ def test_a_bundle_is_no_checkpoint_and_the_way_to_engines_is_said(icf, tiny_bund
     found = icf("export", tiny_bundle)
     assert found.status == 2
     assert "is a bundle already" in found.error and "--engine trt --target" in found.error
+
+
+def test_a_recipe_and_a_precision_are_one_too_many(icf, asked: dict[str, Any]) -> None:
+    found = icf("export", "--recipe", "f.json", "--precision", "int8")
+    assert found.status == 2 and "keep one of them" in found.error
+    assert not asked

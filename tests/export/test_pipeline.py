@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import onnx
 import pytest
 import torch
 
-from icf_deploy.bundle.store import open_bundle
+from icf_deploy.bundle.store import Bundle, open_bundle
 from icf_deploy.errors import CheckpointError, ParityError, UsageError, WorkError
 from icf_deploy.export import export_bundle, pipeline
 from icf_deploy.export.graph import example_gray, to_onnx
@@ -171,3 +172,22 @@ def test_without_lowering_the_graph_is_the_plain_one(checkpoint: Path, tmp_path:
 def test_an_unknown_rewrite_is_a_usage_error_before_any_work(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="palette"):
         export_bundle(tmp_path / "not there.pth", tmp_path / "x.icf", keep=["palete"])
+
+
+def test_a_narrow_bundle_holds_the_graph_of_its_precision_and_its_recipe_makes_it_again(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    bundle = export_bundle(checkpoint, tmp_path / "narrow.icf", size=(64, 64), precision="bf16")
+    (entry,) = bundle.manifest.graphs
+    assert entry.name == "bf16" and "bf16" in entry.recipe
+    cast = {onnx.helper.get_attribute_value(node.attribute[0]) for node in _nodes(bundle) if node.op_type == "Cast"}
+    assert onnx.TensorProto.BFLOAT16 in cast
+    assert set(entry.measurements["precision"]["formats"]) >= {"bf16"}
+    recipe = tmp_path / "recipe.json"
+    recipe.write_text(json.dumps(entry.measurements["precision"]["recipe"]))
+    again = export_bundle(checkpoint, tmp_path / "again.icf", size=(64, 64), precision=recipe)
+    assert again.graph().sha256 == bundle.graph().sha256
+
+
+def _nodes(bundle: Bundle) -> list[onnx.NodeProto]:
+    return list(onnx.load_from_string(bundle.graph().data).graph.node)

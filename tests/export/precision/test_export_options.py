@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -24,4 +25,13 @@ def test_precisions_that_make_no_sense_are_usage_errors(tmp_path: Path) -> None:
 
 def test_a_recipe_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(WorkError, match=r"missing\.json: cannot read the recipe"):
-        Recipe.read(tmp_path / "missing.json")
+        export_bundle(tmp_path / "no.pth", tmp_path / "x.icf", precision=tmp_path / "missing.json")
+
+
+def test_photos_that_are_not_there_or_not_needed_are_named(tmp_path: Path) -> None:
+    with pytest.raises(WorkError, match=r"nowhere: there is no such folder of photos"):
+        export_bundle(tmp_path / "no.pth", tmp_path / "x.icf", precision="int8", photos=tmp_path / "nowhere")
+    recipe = tmp_path / "wide.json"
+    recipe.write_text(json.dumps(Recipe("icf-edge", (256, 256), "0" * 64, "bf16").document()))
+    with pytest.raises(UsageError, match="bf16 needs none"):
+        export_bundle(tmp_path / "no.pth", tmp_path / "x.icf", precision=recipe, photos=tmp_path)

@@ -129,7 +129,7 @@ def add_engines(
     verify_bundle(bundle)
     new = {engine.name: engine for engine in engines}
     document = json.loads(bundle.manifest_bytes)
-    kept = [entry for entry in document["engines"] if entry["name"] not in new]
+    kept = [entry for entry in document.get("engines", ()) if entry["name"] not in new]
     document["engines"] = [*kept, *(asdict(_engine_entry(engine)) for engine in new.values())]
     manifest_bytes = (json.dumps(document, indent=1, allow_nan=False) + "\n").encode()
     try:

@@ -55,6 +55,8 @@ def benchmark(
     log_folder: Path | None = None,
     cold_starts: int = 0,
     prices: Prices | None = None,
+    expect_digests: Sequence[str] = (),
+    trust_engines: bool = False,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> BenchResult:
@@ -67,15 +69,23 @@ def benchmark(
     batch: photos per call, scope `engine` only. photos: what is fed to the engines in every scope; None: the reference set of
     the first bundle, at one megapixel for the scopes `image` and `file`. paces: calls per second at which every engine is
     timed too, beside its calls back to back. loadgen: a run of LoadGen for each engine instead of rounds; log_folder: where
-    its logs are kept, a folder per engine. cold_starts: fresh processes in each state of the engine's cache.
+    its logs are kept, a folder per engine. cold_starts: fresh processes in each state of the engine's cache. expect_digests:
+    those that the bundles must have, in their order. trust_engines: also use engines that lie in the bundles.
 
     Raises UsageError for an unknown engine or graph and for what makes no sense together, IntegrityError for an unreadable
-    bundle, PhotoError for an unreadable photo, EngineUnavailableError where no engine, or LoadGen, is installed.
+    bundle or another one than its digest says, PhotoError for an unreadable photo, EngineUnavailableError where no engine, or
+    LoadGen, is installed.
     """
     from icf_deploy.bundle.opening import open_bundle
 
     paths, prices, paces = _paths(bundle), prices or Prices(), tuple(dict.fromkeys(paces))
-    opened = [open_bundle(path) for path in paths]
+    if expect_digests and len(expect_digests) != len(paths):
+        raise UsageError(f"each bundle needs its digest: {len(paths)} bundles and {len(expect_digests)} digests were given")
+    digests = expect_digests or (None,) * len(paths)
+    opened = [
+        open_bundle(path, expect_digest=digest, trust_engines=trust_engines)
+        for path, digest in zip(paths, digests, strict=True)
+    ]
     percents = sorted({MIDDLE, *percentiles})
     stop = StopRule.carrying(*percents, seconds=seconds, calls=calls)
     _check(scope, threads, batch, paces, loadgen)
@@ -125,6 +135,7 @@ def benchmark(
         "cold_starts": cold_starts,
         "target_qps": None if loadgen is None else loadgen.target_qps,
         "target_latency_ms": loadgen.target_latency_ms if loadgen is not None and loadgen.scenario == "server" else None,
+        "trust_engines": trust_engines,
         "price_per_core_hour": prices.per_core_hour,
         "price_per_gpu_hour": prices.per_gpu_hour,
     }
@@ -195,7 +206,10 @@ def _rows(
         for engine in installed_engines(bundle) if engines is None else engines:
             registry.split(engine)
             label = engine if len(bundles) == 1 else f"{shown[number]} {engine}"
-            row = BenchRow(Measured(Candidate(label, engine, threads, path, graph)), number)
+            candidate = Candidate(
+                label, engine, threads, path, graph, expect_digest=bundle.digest, trust_engines=bundle.trust_engines
+            )
+            row = BenchRow(Measured(candidate), number)
             rows.append(row)
             try:
                 found = registry.graph_for(bundle, engine, graph)

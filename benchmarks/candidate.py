@@ -32,6 +32,8 @@ class Candidate:
     opener: `module:function` or `path/file.py:function` that takes the candidate and returns an open session; the default
         asks the registry. What stands outside the registry (a user's alternatives, a fake engine) has an opener of its own.
     options: what that opener wants to know; plain JSON values.
+    expect_digest: the bundle must have this digest when the worker opens it: what was checked is what is measured.
+    trust_engines: use engines that lie in the bundle, as `open_bundle`.
     """
 
     label: str
@@ -42,6 +44,8 @@ class Candidate:
     file: Path | None = None
     opener: str = REGISTERED
     options: Mapping[str, Any] = field(default_factory=dict)
+    expect_digest: str | None = None
+    trust_engines: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, paths made absolute: the worker may run elsewhere."""

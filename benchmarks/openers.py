@@ -11,26 +11,34 @@ from icf_deploy.runtimes.base import Graph, Session, Target
 
 if TYPE_CHECKING:
     from icf_deploy.benchmarks.candidate import Candidate
+    from icf_deploy.bundle.opening import Bundle
 
 
 def open_registered(candidate: Candidate) -> Session:
-    """Build and open the candidate's engine. Raises EngineUnavailableError where its runtime cannot run here."""
+    """Build and open the candidate's engine. Raises as `registry.open_session`."""
     from icf_deploy.runtimes import registry
 
-    graph = graph_of(candidate)
+    if candidate.file is None:
+        bundle = _open_bundle(candidate)
+        return registry.open_session(bundle, candidate.runtime, graph=candidate.graph, threads=candidate.threads)
     name, device = registry.split(candidate.runtime)
     runtime = registry.get(name)
-    return runtime.open(runtime.build(graph, Target(device, candidate.threads)))
+    return runtime.open(runtime.build(_read_file(candidate), Target(device, candidate.threads)))
 
 
 def graph_of(candidate: Candidate) -> Graph:
     """What the candidate's runtime runs: a graph, or for `pytorch` the checkpoint. The bytes are read once and hashed."""
     if candidate.file is not None:
         return _read_file(candidate)
-    from icf_deploy.bundle.opening import open_bundle
     from icf_deploy.runtimes import registry
 
-    return registry.graph_for(open_bundle(candidate.bundle), candidate.runtime, candidate.graph)
+    return registry.graph_for(_open_bundle(candidate), candidate.runtime, candidate.graph)
+
+
+def _open_bundle(candidate: Candidate) -> Bundle:
+    from icf_deploy.bundle.opening import open_bundle
+
+    return open_bundle(candidate.bundle, expect_digest=candidate.expect_digest, trust_engines=candidate.trust_engines)
 
 
 def _read_file(candidate: Candidate) -> Graph:

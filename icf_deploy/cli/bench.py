@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from icf_deploy.cli.options import PATH, engines_option, json_option, overwrite_option, threads_option
+from icf_deploy.cli.options import (
+    PATH,
+    digests_option,
+    engines_option,
+    json_option,
+    overwrite_option,
+    threads_option,
+    trust_option,
+)
 from icf_deploy.cli.terminal import progress_bar, say, show_json, show_lines, show_table, write_json
 from icf_deploy.errors import INTERRUPTED_EXIT_STATUS, IcfError, UsageError, WorkError
 from icf_deploy.text_output import require_writable
@@ -56,6 +64,8 @@ OUTPUTS = ("output", "report", "overwrite", "as_json")
 )
 @click.option("--price-per-core-hour", type=POSITIVE, metavar="PRICE", help="Adds what a thousand photos cost on the CPU.")
 @click.option("--price-per-gpu-hour", type=POSITIVE, metavar="PRICE", help="The same for engines on the GPU.")
+@digests_option
+@trust_option
 @click.option("-o", "--output", type=PATH, metavar="RESULT.json", help="Write everything, raw samples included.")
 @click.option("--report", type=PATH, metavar="R.html", help="Write a report with pictures, one file.")
 @overwrite_option
@@ -81,6 +91,8 @@ def command(
     cold_start: bool,
     price_per_core_hour: float | None,
     price_per_gpu_hour: float | None,
+    expect_digests: tuple[str, ...],
+    trust_engines: bool,
     output: Path | None,
     report: Path | None,
     overwrite: bool,
@@ -122,6 +134,8 @@ def command(
             log_folder=logs,
             cold_starts=COLD_STARTS if cold_start else 0,
             prices=Prices(price_per_core_hour, price_per_gpu_hour),
+            expect_digests=expect_digests,
+            trust_engines=trust_engines,
             progress=update,
         )
     result = _with_commands(result, context, bundles)
@@ -179,8 +193,8 @@ def _with_commands(result: BenchResult, context: click.Context, bundles: tuple[P
     """The result with the commands that measure it, and each of its rows, again."""
     given = context.params
     for row in result.rows:
-        bundle = bundles[row.bundle : row.bundle + 1]
-        row.command = _command_line(context, {**given, "bundles": bundle, "engines": (row.engine,)}, without=OUTPUTS)
+        alone = {name: given[name][row.bundle : row.bundle + 1] for name in ("bundles", "expect_digests")}
+        row.command = _command_line(context, {**given, **alone, "engines": (row.engine,)}, without=OUTPUTS)
     return dataclasses.replace(result, command=_command_line(context, given))
 
 

@@ -22,10 +22,18 @@ threads_option = click.option(
 digest_option = click.option(
     "--expect-digest", metavar="SHA256", help="Digest that the bundle must have, from somebody you trust; else exit status 6."
 )
+digests_option = click.option(
+    "--expect-digest", "expect_digests", multiple=True, metavar="SHA256",
+    help="Digest that the bundle must have, from somebody you trust; else exit status 6. Once per bundle, in their order.",
+)  # fmt: skip
 trust_option = click.option(
     "--trust-engines",
     is_flag=True,
     help="Also use engines that lie in the bundle: machine code of whoever made it, which runs with your rights.",
+)
+
+graphs_option = click.option(
+    "--graph", "graphs", multiple=True, metavar="G", help="Graph of the bundle; repeatable, by default all of its default size."
 )
 
 

@@ -104,6 +104,13 @@ def test_an_engine_that_is_not_known_is_a_usage_error(tiny_bundle: Path) -> None
         benchmark(tiny_bundle, ["tensorflow"])
 
 
+def test_every_bundle_needs_a_digest_where_one_has_it(tiny_bundle: Path) -> None:
+    with pytest.raises(UsageError, match="2 bundles and 1 digests"):
+        benchmark([tiny_bundle, tiny_bundle], ["ort"], expect_digests=["0" * 64])
+    with pytest.raises(IntegrityError, match="expected digest 000"):
+        benchmark(tiny_bundle, ["ort"], expect_digests=["0" * 64])
+
+
 def test_the_same_engine_twice_is_a_usage_error(tiny_bundle: Path) -> None:
     with pytest.raises(UsageError, match="used twice: ort"):
         benchmark(tiny_bundle, ["ort", "ort"])

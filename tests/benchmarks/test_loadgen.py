@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -144,7 +147,23 @@ class TestTheRealLoadgen:
         assert found["log_folder"] == str(log.parent) and log.read_text() == found["summary"]
         assert "min_duration (ms): 1000" in found["summary"]
 
-    def test_offline_hands_the_engine_whole_batches(self, tiny_bundle: Path) -> None:
+    def test_offline_hands_the_engine_whole_batches_and_every_photo_once(self, tmp_path: Path) -> None:
+        script = (
+            "import sys, json; from pathlib import Path\n"
+            "from icf_deploy.benchmarks.loadgen import LoadgenRule, run_loadgen\n"
+            "asked = []\n"
+            "rule = LoadgenRule('offline', seconds=0.2, batch=4)\n"
+            "count, _ = run_loadgen(lambda numbers: asked.append(list(numbers)), 5, rule, Path(sys.argv[1]), 1e-3)\n"
+            "print(json.dumps([count, asked]))\n"
+        )
+        ran = subprocess.run([sys.executable, "-c", script, tmp_path], capture_output=True, text=True, check=True)
+        count, asked = json.loads(ran.stdout.splitlines()[-1])
+        lengths = [len(numbers) for numbers in asked]
+        assert count == sum(lengths) >= 200  # 0.2 s of photos that are said to take 1 ms
+        assert set(lengths[:-1]) == {4} and lengths[-1] == (count % 4 or 4)
+        assert {number for numbers in asked for number in numbers} == {0, 1, 2, 3, 4}
+
+    def test_the_rate_of_offline_is_loadgens_own(self, tiny_bundle: Path) -> None:
         rule = LoadgenRule("offline", seconds=0.5, batch=4)
         (row,) = benchmark(tiny_bundle, ["ort"], threads=1, loadgen=rule).to_json()["rows"]
         assert row["loadgen"]["metric"] == "Samples per second" and row["loadgen"]["value"] > 0

@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
+from icf_deploy.benchmarks import Candidate, benchmark
 from icf_deploy.bundle.store import NewEngine, add_engines, open_bundle
+from icf_deploy.errors import IntegrityError
 from icf_deploy.runtimes import registry
 
 FAKE = """
@@ -74,6 +76,22 @@ def test_where_none_of_a_trusted_bundle_fits_one_is_built(icf, with_engines: Pat
     assert opened == [b"built here"]
 
 
+@pytest.mark.parametrize(("trust", "expected"), [(False, b"built here"), (True, b"it came along")])
+def test_the_process_that_measures_believes_what_the_run_believes(
+    with_engines: Path, opened: list[bytes], *, trust: bool, expected: bytes
+) -> None:
+    found = benchmark(with_engines, ["fake"], trust_engines=trust)  # no worker process knows this runtime: it costs its row
+    candidate = found.rows[0].measured.candidate
+    assert (candidate.trust_engines, candidate.expect_digest) == (trust, open_bundle(with_engines).digest)
+    with Candidate.from_json(candidate.to_json()).open():
+        assert opened == [expected]
+
+
+def test_a_bundle_that_was_replaced_after_the_check_is_not_measured(tiny_bundle: Path) -> None:
+    with pytest.raises(IntegrityError, match="not the bundle that was asked for"):
+        Candidate("ort", bundle=tiny_bundle, expect_digest="0" * 64).open()
+
+
 def test_an_altered_engine_of_a_trusted_bundle_is_not_opened(icf, with_engines: Path, opened: list[bytes]) -> None:
     (with_engines / "engines/fits.engine").write_bytes(b"it came amiss")
     found = icf("check", with_engines, "--engine", "fake", "--trust-engines")
@@ -87,6 +105,7 @@ def test_every_command_that_opens_a_bundle_compares_the_digest_that_is_expected(
 ) -> None:
     digest = open_bundle(tiny_bundle).digest
     commands = (
+        ["bench", tiny_bundle, "--engine", "ort", "--seconds", "0.1", "--processes", "1"],
         ["check", tiny_bundle, "--engine", "ort"],
         ["colorize", photos_dir / "coffee.png", "-o", tmp_path / "out.png", "--bundle", tiny_bundle],
         ["inspect", tiny_bundle],

@@ -1,7 +1,7 @@
 """What each exact rewrite brings: latency, memory, multiplications, nodes and bytes, rewrite after rewrite.
 
     python benchmarks/suites/lowering.py export CHECKPOINT FOLDER [--size 256] [--pieces N ...] [--ends-only]
-    python benchmarks/suites/lowering.py measure FOLDER [--engine ort:cpu] [--rounds 8] [--only LABEL ...]
+    python benchmarks/suites/lowering.py measure FOLDER [--engine ort:cpu] [--rounds 12] [--only LABEL ...]
     python benchmarks/suites/lowering.py table FOLDER [--engine ort:cpu]
 
 `export` writes one graph per rewrite, each with that rewrite and all before it (`--ends-only`: just the plain and the fully
@@ -83,8 +83,10 @@ def export(*, checkpoint: str, folder: Path, size: int, pieces: tuple[int, ...],
 @main.command()
 @click.argument("folder", type=click.Path(path_type=Path, exists=True))
 @click.option("--engine", default="ort:cpu", show_default=True)
-@click.option("--rounds", default=8, show_default=True)
-@click.option("--processes", default=2, show_default=True)
+@click.option("--rounds", default=12, show_default=True)
+@click.option(
+    "--processes", default=4, show_default=True, help="Fresh ones of each graph; the interval comes from their spread."
+)
 @click.option("--threads", default=2, show_default=True)
 @click.option("--seconds", default=0.0, help="Start no further comparison after so many seconds.")
 @click.option("--only", multiple=True)

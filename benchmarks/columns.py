@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 WIDTH = 80  # characters that a terminal has at least
+FOLDED = 12  # characters; a name folded to fewer cannot be read
 
 
 def aligned(lines: Sequence[Sequence[str]]) -> str:
@@ -21,6 +22,23 @@ def aligned(lines: Sequence[Sequence[str]]) -> str:
         ).rstrip()
         for line in spread
     )
+
+
+def stacked(lines: Sequence[Sequence[str]]) -> str:
+    """A block for every line of cells, for where columns do not fit: its first cell, and below it the others by their names."""
+    header, *rest = ([" ".join(cell.split()) for cell in cells] for cells in lines)
+    width = max(len(name) for name in header)
+    blocks = [
+        "\n".join([cells[0], *(f"  {name.ljust(width)}  {cell}" for name, cell in zip(header[1:], cells[1:], strict=True))])
+        for cells in rest
+    ]
+    return "\n\n".join(blocks)
+
+
+def narrowest(lines: Sequence[Sequence[str]]) -> int:
+    """Characters that a table of these lines takes at least, its first column folded to FOLDED and no other one."""
+    first, *others = _widths([line for cells in lines for line in _text_lines(cells)])
+    return min(first, FOLDED) + sum(others) + gap(lines) * len(others)
 
 
 def gap(lines: Sequence[Sequence[str]]) -> int:

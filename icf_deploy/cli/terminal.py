@@ -24,8 +24,11 @@ def show_json(document: Any) -> None:
 
 
 def show_table(lines: Sequence[Sequence[str]], title: str = "") -> None:
-    """A header and its lines on standard output: a rich table on a terminal, aligned columns of text in a pipe."""
-    from icf_deploy.benchmarks.columns import aligned, gap
+    """A header and its lines on standard output: a rich table on a terminal, aligned columns of text in a pipe.
+
+    On a terminal that is too narrow for that, a block per line: no cell is cut.
+    """
+    from icf_deploy.benchmarks.columns import aligned, gap, narrowest, stacked
 
     if not sys.stdout.isatty():
         click.echo((title + "\n" if title else "") + aligned(lines))
@@ -35,6 +38,10 @@ def show_table(lines: Sequence[Sequence[str]], title: str = "") -> None:
     from rich.table import Table
     from rich.text import Text
 
+    console = Console()
+    if narrowest(lines) > console.width:
+        click.echo((title + "\n" if title else "") + stacked(lines))
+        return
     rule = Box("    \n    \n ── \n    \n    \n    \n    \n    \n")  # a line under the header, and no other
     table = Table(box=rule, title=title or None, title_style="", title_justify="left", pad_edge=False,
                   padding=(0, gap(lines) - 1, 0, 0), show_edge=False)  # fmt: skip
@@ -44,7 +51,7 @@ def show_table(lines: Sequence[Sequence[str]], title: str = "") -> None:
         )
     for line in lines[1:]:
         table.add_row(*map(Text, line))
-    Console().print(table)
+    console.print(table)
 
 
 def show_lines(lines: Sequence[str]) -> None:

@@ -46,6 +46,21 @@ def test_a_table_on_a_terminal_has_every_cell_whole() -> None:
     assert "\x1b[" in text  # a header that stands out
 
 
+def test_a_table_that_is_too_wide_for_the_terminal_becomes_a_block_per_line_and_no_cell_is_cut() -> None:
+    header, line = (
+        ["engine", *(f"column\n{i}" for i in range(9))],
+        ["openvino:cpu-bf16", *(f"value {i} of 9" for i in range(9))],
+    )
+    code = f"from icf_deploy.cli.terminal import show_table; show_table({[header, line]!r}, 'a title')"
+    ours, theirs = pty.openpty()
+    subprocess.run([sys.executable, "-c", code], stdout=theirs, check=True, env={**os.environ, "COLUMNS": "80"})
+    os.close(theirs)
+    text = os.read(ours, 65536).decode().splitlines()
+    os.close(ours)
+    assert text[:4] == ["a title", "openvino:cpu-bf16", "  column 0  value 0 of 9", "  column 1  value 1 of 9"]
+    assert len(text) == 11
+
+
 def test_a_progress_bar_on_a_terminal_moves_without_a_thread_of_its_own() -> None:
     code = (
         "import threading\nfrom icf_deploy.cli.terminal import progress_bar\n"

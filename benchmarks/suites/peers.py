@@ -2,11 +2,14 @@
 
     python benchmarks/suites/peers.py prepare CHECKPOINT FOLDER [--size 256] [--threads 2]
     python benchmarks/suites/peers.py measure FOLDER [--rounds 20] [--processes 4] [--together 3] [--seconds S]
+    python benchmarks/suites/peers.py pair FOLDER [--within 1.0] [--rounds 20] [--processes 5]
     python benchmarks/suites/peers.py table FOLDER
 
 `prepare` writes every graph and measures its drift; CHECKPOINT is a file, or `icf-edge` for the shipped one. Running it again
 with other weights of the same shape measures all drift anew and keeps the latencies. `measure` compares engines with PyTorch
 eager, in the better of both memory formats, a few at a time, and adds to latency.json; what is there is not measured again.
+`pair` takes the fastest of ours and the fastest peer whose drift is within the limit, then the fastest of each whatever it
+drifts, and compares those directly.
 `table` prints both as Markdown. Run `measure` on a quiet machine.
 
 The alternatives get what their documentation offers first: defaults everywhere, only the number of threads is the same for all.
@@ -144,6 +147,42 @@ def measure(
 
 @main.command()
 @click.argument("folder", type=click.Path(path_type=Path, exists=True))
+@click.option("--within", default=1.0, show_default=True, help="Largest drift allowed, CIEDE2000 p95, mean over photos.")
+@click.option("--rounds", default=20, show_default=True)
+@click.option("--processes", default=5, show_default=True, help="Fresh ones of each engine.")
+@click.option("--turn", default=0.3, show_default=True, help="Seconds of timed calls in one turn, at least.")
+@click.option("--calls", default=3, show_default=True, help="Timed calls in one turn, at least.")
+def pair(*, folder: Path, within: float, rounds: int, processes: int, turn: float, calls: int) -> None:
+    """Compare the fastest of ours with the fastest peer."""
+    from icf_deploy.benchmarks.inputs import reference_gray
+
+    plan, drift, latency = (_read(folder / name) for name in (PLAN, DRIFT, LATENCY))
+    candidates = {row["label"]: Candidate.from_json(row) for row in plan["rows"]}
+    photos = reference_gray(folder / "lowered.icf")
+    cache_compiled(folder)
+    found = {}
+    for limit in (within, math.inf):
+        ours, peer = (_fastest(latency, drift, limit, own=own) for own in (True, False))
+        if ours is None or peer is None:
+            click.echo(f"within {limit:g}: nothing of ours was measured" if ours is None else f"within {limit:g}: no peer")
+            continue
+        run = compare(
+            [candidates[peer], candidates[ours]],
+            rounds=rounds,
+            processes=processes,
+            seconds_per_turn=turn,
+            calls_per_turn=calls,
+            inputs=photos,
+        )
+        if run.interrupted:
+            raise click.Abort
+        found[f"{limit:g}"] = {"ours": ours, "peer": peer, **_figures(run, ours, peer), "checkpoint": plan["checkpoint"]}
+        click.echo(_pair_text(f"{limit:g}", found[f"{limit:g}"]))
+        _write(folder / LATENCY, latency | {"pairs": found})
+
+
+@main.command()
+@click.argument("folder", type=click.Path(path_type=Path, exists=True))
 def table(folder: Path) -> None:
     """Print the table as Markdown."""
     click.echo(markdown(folder))
@@ -168,6 +207,7 @@ def markdown(folder: Path) -> str:
             f"On {measured[0]['cpu']}; {', '.join(rounds)}; {baseline} is the baseline of every comparison, and took "
             f"{min(eager):.1f} to {max(eager):.1f} ms in them. Memory: while running, beyond what loading took (peak)."
         )
+    notes += [_pair_text(limit, found) for limit, found in latency.get("pairs", {}).items()]
     notes.append("Drift: CIEDE2000 to PyTorch float32, 95th percentile over pixels, mean over photos (worst photo).")
     if any(row.get("checkpoint") != plan["checkpoint"] for row in measured):
         notes.append("Latency was measured with other weights of the same shape than drift.")
@@ -291,6 +331,27 @@ def _figures(found: Comparison, label: str, baseline: str) -> dict[str, Any]:
         "created": found.created,
         "warnings": row.warnings(),
     }  # fmt: skip
+
+
+def _fastest(latency: dict[str, Any], drift: dict[str, Any], limit: float, *, own: bool) -> str | None:
+    """The fastest row of ours, or of the peers, whose drift is finite and at most `limit`."""
+    inside = [
+        label
+        for label, row in latency.items()
+        if isinstance(row, dict) and "p50" in row and label.startswith("icf-deploy") == own
+        if drift[label].get("de2000_p95") is not None and drift[label]["de2000_p95"] <= limit
+    ]
+    return min(inside, key=lambda label: float(latency[label]["p50"]), default=None)
+
+
+def _pair_text(limit: str, found: dict[str, Any]) -> str:
+    ratio, low, high = found["ratio"]
+    within = "Whatever they drift" if limit == "inf" else f"Within a drift of {limit}"
+    return (
+        f"{within}, paired directly: {found['ours']} takes {ratio:.2f} ({low:.2f} to {high:.2f}) of the time of "
+        f"{found['peer']}, the fastest peer ({found['p50']:.1f} and {found['baseline_p50']:.1f} ms; "
+        f"{found['rounds']} rounds in {found['processes']} processes each)."
+    )
 
 
 def _cells(label: str, baseline: str | None, drift: dict[str, Any], latency: dict[str, Any]) -> list[str]:

@@ -56,7 +56,7 @@ class Candidate:
     def from_json(cls, plain: Mapping[str, Any]) -> Candidate:
         """What `to_json` wrote."""
         paths = {name: None if plain[name] is None else Path(plain[name]) for name in ("bundle", "file")}
-        return cls(**{item.name: plain[item.name] for item in fields(cls)} | paths)
+        return cls(**{item.name: plain[item.name] for item in fields(cls) if item.name in plain} | paths)
 
     def open(self) -> Session:
         """Open the engine in this process. Raises what its opener raises."""

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import base64
 import math
 from collections.abc import Callable
 from pathlib import Path
 
-from icf_deploy.benchmarks.html_style import STYLE
+from icf_deploy.benchmarks.html_page import figure, page, section, warnings
 from icf_deploy.benchmarks.html_tables import (
     cost_table,
     environment_list,
@@ -38,8 +37,6 @@ from icf_deploy.text_output import require_writable, write_text
 Pictures = Callable[[Row, Result], "WorstPhoto | str"]
 """The worst photo of a row, or why there is none."""
 
-# The page may show what is in it, and nothing else: even a browser that is told to fetch or run something refuses.
-POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 WIDE, NARROW = (1060, 460), (358, 380)  # pixels; the same picture for a desk and for a phone, with text of the same size
 
 
@@ -57,14 +54,6 @@ def report_html(result: Result, pictures: Pictures = pictures_of) -> str:
     """The whole page."""
     names = ", ".join(dict.fromkeys(bundle["name"] for bundle in result["bundles"]))
     title = f"{names} on {result['machine']['cpu']}"
-    head = tag(
-        "head",
-        tag("meta", charset="utf-8"),
-        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag("meta", http_equiv="Content-Security-Policy", content=POLICY),
-        tag("title", f"icf-deploy bench: {title}"),
-        tag("style", Markup(STYLE)),
-    )
     sections = [
         _opening(result, title),
         _trade(result),
@@ -76,10 +65,10 @@ def report_html(result: Result, pictures: Pictures = pictures_of) -> str:
         _table("At a pace", _ABOUT_PACE, paced_table(result)),
         _table("MLCommons LoadGen", _ABOUT_LOADGEN, loadgen_table(result)),
         _commands(result),
-        _section("Environment", None, environment_list(result["machine"])),
-        _section("Settings", None, environment_list(result["settings"])),
+        section("Environment", None, environment_list(result["machine"])),
+        section("Settings", None, environment_list(result["settings"])),
     ]
-    return "<!doctype html>\n" + tag("html", head, tag("body", sections), lang="en") + "\n"
+    return page(f"icf-deploy bench: {title}", sections)
 
 
 _ABOUT_RESULTS = (
@@ -112,17 +101,12 @@ def _opening(result: Result, title: str) -> Markup:
         tag("h1", title),
         tag("p", result.get("headline") or "Nothing was measured.", class_="headline"),
         tag("p", "; ".join(facts), class_="dim"),
-        _warnings(lines) if lines else None,
+        warnings(lines) if lines else None,
     )  # fmt: skip
 
 
 def _several(count: int, what: str, ending: str = "s") -> str:
     return f"{count} {what}{'' if count == 1 else ending}"
-
-
-def _warnings(lines: list[str]) -> Markup:
-    items = tag("ul", [tag("li", line) for line in lines])
-    return tag("div", tag("strong", "Before you believe a number"), items, class_="warnings")
 
 
 def _trade(result: Result) -> Markup | None:
@@ -141,7 +125,7 @@ def _trade(result: Result) -> Markup | None:
         f"and from the mean photo to the worst one. Drift below {DRIFT_FLOOR:g} is drawn as {DRIFT_FLOOR:g}."
         + (f" Not in the picture: {', '.join(missing)}." if missing else "")
     )
-    return _section("Latency against drift", about, tag("figure", plots, style="margin:12px 0 0"))
+    return section("Latency against drift", about, tag("figure", plots, style="margin:12px 0 0"))
 
 
 def _shown(rows: list[Row]) -> list[Shown]:
@@ -173,7 +157,7 @@ def _photos(result: Result, pictures: Pictures) -> Markup | None:
         "Of each engine, the photo on which it drifts most. The difference is that of the colours alone, a and b, times the "
         "number that is printed with it, on gray: plain gray means that nothing is left to see."
     )
-    return _section("The worst photo of each engine", about, tag("div", cards, class_="cards wide-cards"), reasons)
+    return section("The worst photo of each engine", about, tag("div", cards, class_="cards wide-cards"), reasons)
 
 
 def _photo_card(row: Row, found: WorstPhoto) -> Markup:
@@ -182,18 +166,13 @@ def _photo_card(row: Row, found: WorstPhoto) -> Markup:
     value = math.inf if worst is None or worst["de2000_p95"] is None else float(worst["de2000_p95"])
     text = f"{found.photo}: drift {drift_text(value)}" + (f", {milliseconds(latency.value)} ms" if latency else "")
     figures = [
-        _figure(found.reference, "jpeg", "PyTorch float32", found.photo),
-        _figure(found.engine, "jpeg", row["label"], found.photo),
-        _figure(found.difference, "png", f"difference × {found.factor}", found.photo),
+        figure(found.reference, "jpeg", "PyTorch float32", found.photo),
+        figure(found.engine, "jpeg", row["label"], found.photo),
+        figure(found.difference, "png", f"difference × {found.factor}", found.photo),
     ]
     return tag(
         "div", tag("h3", row["label"]), tag("p", text, class_="dim"), tag("div", figures, class_="photos"), class_="card"
     )
-
-
-def _figure(data: bytes, kind: str, caption: str, photo: str) -> Markup:
-    source = f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
-    return tag("figure", tag("img", src=source, alt=f"{photo}: {caption}"), tag("figcaption", caption))
 
 
 def _distributions(result: Result) -> Markup | None:
@@ -210,23 +189,19 @@ def _distributions(result: Result) -> Markup | None:
         plot = distribution_plot(values, span, *(None if one is None else one.value / NS_PER_MS for one in (p50, p90)))
         cards.append(tag("div", tag("h3", row["label"]), tag("p", f"{ends}; {spread}", class_="dim"), plot, class_="card"))
     about = "Every call of the run, in ms on one logarithmic axis for all engines. No sample was left out."
-    return _section("Distributions", about, tag("div", cards, class_="cards"))
+    return section("Distributions", about, tag("div", cards, class_="cards"))
 
 
 def _commands(result: Result) -> Markup | None:
     rows = [(row["label"], row.get("command")) for row in result["rows"]]
     lines = [("The whole run", result.get("command")), *rows]
     blocks = [joined(tag("p", name, class_="dim"), tag("pre", tag("code", command))) for name, command in lines if command]
-    return _section("How to measure it again", None, blocks) if blocks else None
+    return section("How to measure it again", None, blocks) if blocks else None
 
 
 def _table(heading: str, about: str, content: Markup | None) -> Markup | None:
-    return None if content is None else _section(heading, about, content)
+    return None if content is None else section(heading, about, content)
 
 
 def _has_cold(result: Result) -> bool:
     return any(row.get("cold_start") for row in result["rows"])
-
-
-def _section(heading: str, about: str | None, *content: Markup | list[Markup]) -> Markup:
-    return tag("section", tag("h2", heading), tag("p", about, class_="dim") if about else None, *content)

@@ -18,6 +18,7 @@ p { margin:6px 0; } .dim { color:var(--dim); font-size:14px; }
 svg { display:block; width:100%; height:auto; font-family:inherit; }
 svg text { fill:var(--text); font-size:12px; } svg .tick, svg .title, svg .note { fill:var(--dim); font-size:11.5px; }
 .axis { stroke:var(--dim); } .grid { stroke:var(--line); } .visible { stroke:var(--late); stroke-dasharray:5 4; }
+.budget { stroke:var(--good); stroke-width:1.5; }
 .front { fill:none; stroke:var(--accent); stroke-width:1.5; } .interval { stroke:var(--accent); stroke-width:2; }
 .marker { fill:var(--accent); fill-opacity:.45; stroke:var(--accent); stroke-width:1.5; }
 .interval.dominated { stroke:var(--gray); } .marker.dominated { fill:var(--gray); stroke:var(--gray); }

@@ -67,17 +67,21 @@ class Axis:
         return found[:: math.ceil(len(found) / MOST_TICKS)]
 
 
-def pareto_plot(engines: Sequence[Shown], *, floor: float, visible: float, width: int, height: int) -> Markup:
+def pareto_plot(
+    engines: Sequence[Shown], *, floor: float, visible: float, width: int, height: int, limit: float | None = None
+) -> Markup:
     """Latency against drift, both logarithmic; the lower left corner is best.
 
-    floor: drifts below it are drawn there. visible: drift at which a line is drawn.
+    floor: drifts below it are drawn there. visible: drift at which a line is drawn. limit: a drift that a budget allows, for a
+    line of its own.
     """
     left, right, top, bottom = 46.0, width - 12.0, 14.0, height - 40.0
     ends = [value for one in engines for value in (one.latency, one.low, one.high) if value]
     engines = [replace(one, drift=max(one.drift, floor), drift_worst=max(one.drift_worst, floor)) for one in engines]
     across = Axis(min(ends) / ROOM, max(ends) * ROOM, left, right)
     worst = [value for one in engines for value in (one.drift, one.drift_worst) if math.isfinite(value)]
-    up = Axis(floor / ROOM, max([visible, *worst]) * ROOM**2, bottom, top)
+    limits = [] if limit is None else [max(limit, floor)]
+    up = Axis(floor / ROOM, max([visible, *limits, *worst]) * ROOM**2, bottom, top)
     best = sorted((one for one in engines if not one.dominated), key=lambda one: one.latency)
     front = _stairs(best, across, up)
     return _svg(
@@ -87,6 +91,7 @@ def pareto_plot(engines: Sequence[Shown], *, floor: float, visible: float, width
         _up_axis(up, left, right, floor),
         tag("line", class_="visible", x1=left, x2=right, y1=up.at(visible), y2=up.at(visible)),
         tag("text", f"visible ({visible:g})", class_="note", x=right - 4, y=up.at(visible) - 4, text_anchor="end"),
+        [_limit(up.at(value), f"budget ({limit:g})", left, right) for value in limits],
         tag("text", "drift, CIEDE2000 p95", class_="title", x=left + 6, y=top + 2),
         tag("polyline", class_="front", points=" ".join(f"{x:.1f},{y:.1f}" for x, y in front)) if len(best) > 1 else None,
         [_bars(one, across, up) for one in engines],
@@ -125,6 +130,14 @@ def distribution_plot(
         bars,
         [_mark(across, value, name, top, bottom) for value, name in ((p50, "p50"), (p90, "p90")) if value is not None],
         name=f"Histogram of {len(samples)} latencies",
+    )
+
+
+def _limit(y: float, name: str, left: float, right: float) -> Markup:
+    """The line of a budget; its name at the left, where the one of what is visible is not."""
+    return joined(
+        tag("line", class_="budget", x1=left, x2=right, y1=y, y2=y),
+        tag("text", name, class_="note", x=left + 6, y=y + 13),
     )
 
 

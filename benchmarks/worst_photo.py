@@ -26,13 +26,17 @@ MIDDLE_L = 60.0  # of the difference picture: gray where the colours agree
 
 @dataclass(frozen=True)
 class WorstPhoto:
-    """Three pictures as files. reference, engine: JPEG. difference: PNG, the difference in ab times `factor` on gray."""
+    """Pictures as files. reference, engine: JPEG. difference: PNG, the difference in ab times `factor` on gray.
+
+    truth: JPEG of the photo's own colours, where they are known.
+    """
 
     photo: str
     reference: bytes
     engine: bytes
     difference: bytes
     factor: int
+    truth: bytes | None = None
 
 
 def worst_photo(row: Row, result: Result) -> WorstPhoto | None:
@@ -71,8 +75,8 @@ def pictures_of(row: Row, result: Result) -> WorstPhoto | str:
         return str(error) if isinstance(error, IcfError) else "the result does not say which photo is the worst"
 
 
-def drawn(name: str, gray: FloatArray, ab_reference: FloatArray, ab: FloatArray) -> WorstPhoto:
-    """The pictures. gray: float32 [H,W] in 0..1; ab_reference, ab: float32 [2,h,w]; values that are no colour become 0."""
+def drawn(name: str, gray: FloatArray, ab_reference: FloatArray, ab: FloatArray, truth: FloatArray | None = None) -> WorstPhoto:
+    """The pictures. gray: float32 [H,W] in 0..1; ab_reference, ab, truth: float32 [2,h,w]; what is no colour becomes 0."""
     from icf_deploy.imaging.color import l_of_pixels
     from icf_deploy.imaging.merge import merge
 
@@ -89,6 +93,7 @@ def drawn(name: str, gray: FloatArray, ab_reference: FloatArray, ab: FloatArray)
         _jpeg(merge(lightness, shown)),
         _png(merge(flat, difference * np.float32(factor))),
         factor,
+        None if truth is None else _jpeg(merge(lightness, _on(lightness.shape, truth))),
     )
 
 

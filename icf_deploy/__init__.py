@@ -56,8 +56,8 @@ def load(
     """Open a bundle and an engine for it.
 
     bundle: path of the bundle, a folder or one file; None takes the shipped `icf-edge`.
-    engine: its name, such as "ort"; None takes the first that can run it here, and logs which one and why. A named engine
-    never becomes another one.
+    engine: its name, such as "ort"; None takes what `icf-deploy tune` has found for this bundle on this device with so many
+    threads, else the first that can run it here, and logs which one and why. A named engine never becomes another one.
     threads: how many work on one photo, in the engine and around it; None is one per physical core.
     expect_digest: the SHA-256 of the bundle's manifest, where the bundle may come from somebody else.
     trust_engines: also use engines that lie in the bundle. They are machine code of whoever made it.
@@ -65,14 +65,14 @@ def load(
     (unknown engine), EngineUnavailableError (its package is missing here), ArtefactError (bundle and engine do not fit).
     """
     from icf_deploy.bundle.opening import open_bundle
-    from icf_deploy.choice import open_best, open_named
+    from icf_deploy.choice import open_best, open_named, remembered
     from icf_deploy.colorizer import BundleInfo, Colorizer
 
     opened = open_bundle(bundle, expect_digest=expect_digest, trust_engines=trust_engines)
     if engine is not None:
         chosen, session = open_named(opened, engine, threads=threads)
     else:
-        chosen, session = open_best(opened, threads=threads)
+        chosen, session = open_best(opened, threads=threads, tuned=remembered(opened, threads=threads))
     try:
         info = BundleInfo(opened.path, opened.manifest.preset, opened.digest)
         stride = session.size[0] // session.output_size[0]

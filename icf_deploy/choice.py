@@ -18,10 +18,25 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Tuned:
-    """What tuning found to be the fastest inside the budget on this device: an engine, and which graph it runs."""
+    """What tuning found to be the fastest inside the budget on this device: an engine, and which graph it runs.
+
+    graph: None for an engine that runs the checkpoint. found: what was measured of it, in words.
+    """
 
     engine: str
-    graph: str
+    graph: str | None
+    found: str = ""
+
+
+def remembered(bundle: Bundle, *, threads: int | None = None) -> Tuned | None:
+    """What the device's cache remembers for this bundle and so many threads; None where it is not tuned, or not any more.
+
+    What does not hold any more is logged as a warning that says why.
+    """
+    from icf_deploy.runtimes.tuned import recall
+
+    choice = recall(bundle, threads)
+    return None if choice is None else Tuned(choice.engine, choice.graph, choice.measured)
 
 
 def open_named(bundle: Bundle, engine: str, *, threads: int | None = None) -> tuple[str, Session]:
@@ -39,18 +54,18 @@ def open_best(bundle: Bundle, *, threads: int | None = None, tuned: Tuned | None
     Raises EngineUnavailableError or ArtefactError with every reason where none can, IntegrityError for a damaged bundle.
     """
     preferred = registry.preferred()
-    candidates: list[tuple[str, str | None]] = [(name, None) for name in preferred]
-    if tuned is not None:
-        candidates.insert(0, (tuned.engine, tuned.graph))
+    candidates = [*([] if tuned is None else [tuned]), *(Tuned(name, None) for name in preferred)]
     skipped: list[tuple[str, ArtefactError | EngineUnavailableError]] = []
-    for engine, graph in candidates:
+    for candidate in candidates:
+        engine, graph = candidate.engine, candidate.graph
         try:
             session = registry.open_session(bundle, engine, graph=graph, threads=threads)
         except (ArtefactError, EngineUnavailableError) as error:
             skipped.append((engine, error))
             continue
-        if graph is not None:
-            why = f"tuned for this device, with graph {graph}"
+        if candidate is tuned:
+            what = "the checkpoint" if graph is None else f"graph {graph}"
+            why = f"tuned for this device, with {what}" + (f" ({tuned.found})" if tuned.found else "")
         else:
             why = f"the first that can run it of {', '.join(preferred)}"
         reasons = "".join(f"; {name} was skipped: {error}" for name, error in skipped)

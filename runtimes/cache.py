@@ -62,9 +62,9 @@ class EngineCache:
         """The content kept under `key`; None where there is none, or a damaged one."""
         return self._look(key)[0]
 
-    def put(self, key: EngineKey, content: bytes, why: str = "") -> None:
-        """Keep `content` under `key`, in place of what is there."""
-        self._write(key, content, seconds=0.0, why=why)
+    def put(self, key: EngineKey, content: bytes, why: str = "", seconds: float = 0.0) -> None:
+        """Keep `content` under `key`, in place of what is there. seconds: how long it took to make."""
+        self._write(key, content, seconds=seconds, why=why)
 
     def get_or_build(self, key: EngineKey, build: Callable[[], bytes]) -> bytes:
         """The content kept under `key`, else what `build` gives, which is kept. What `build` raises goes to the caller.

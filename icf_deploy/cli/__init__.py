@@ -24,6 +24,7 @@ COMMANDS = {
     "bench": "Measure latency, memory, cost and drift of engines.",
     "compare": "Compare two results of bench.",
     "check": "Measure how far an engine's colours drift from PyTorch's.",
+    "tune": "Find the fastest engine inside a colour budget, and keep it.",
     "inspect": "Show what a bundle holds, and verify it.",
     "verify": "Check every byte of a bundle.",
     "pack": "Write a bundle as one file, or back as a folder.",

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import shlex
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
+from icf_deploy.cli.command_line import command_line
 from icf_deploy.cli.options import (
     PATH,
     digests_option,
@@ -194,23 +193,8 @@ def _with_commands(result: BenchResult, context: click.Context, bundles: tuple[P
     given = context.params
     for row in result.rows:
         alone = {name: given[name][row.bundle : row.bundle + 1] for name in ("bundles", "expect_digests")}
-        row.command = _command_line(context, {**given, **alone, "engines": (row.engine,)}, without=OUTPUTS)
-    return dataclasses.replace(result, command=_command_line(context, given))
-
-
-def _command_line(context: click.Context, values: Mapping[str, Any], without: tuple[str, ...] = ()) -> str:
-    """The command as a shell takes it, options that stand at their default left out."""
-    words = ["icf-deploy", "bench"]
-    for parameter in context.command.params:
-        name = parameter.name or ""
-        value = values.get(name)
-        if name in without or value is None or value == () or value == parameter.get_default(context):
-            continue
-        option = max(parameter.opts, key=len) if isinstance(parameter, click.Option) else None
-        for one in value if isinstance(value, tuple) else (value,):
-            words += [option] if option is not None else []
-            words += [] if value is True else [f"{one:g}" if isinstance(one, float) else str(one)]
-    return shlex.join(words)
+        row.command = command_line(context, {**given, **alone, "engines": (row.engine,)}, without=OUTPUTS)
+    return dataclasses.replace(result, command=command_line(context, given))
 
 
 def _status(errors: list[IcfError], rows: int) -> int:

@@ -1,8 +1,9 @@
-"""`icf-deploy cache`: what this device keeps of the engines that it built, and why it built them."""
+"""`icf-deploy cache`: what this device keeps of the engines that it built and the choices that it tuned, and why."""
 
 from __future__ import annotations
 
 import datetime
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 SHOWN_DIGITS = 12  # of a digest in a table
 MEGABYTE = 1_000_000
+KIND_OF_CHOICES = "tuned"  # entries of `icf-deploy tune`; the others hold engines
 
 
 @click.group("cache", short_help="Show, explain or clear the engines that this device keeps.")
@@ -29,7 +31,7 @@ def command() -> None:
 @command.command("list")
 @json_option
 def list_entries(as_json: bool) -> None:
-    """Show what is kept, the engine used last first."""
+    """Show what is kept, what was used last first."""
     from icf_deploy.runtimes.cache import MIB, default_cache
 
     cache = default_cache()
@@ -65,7 +67,7 @@ def explain(bundle: Path | None, engine: str | None, graph: str | None, threads:
 @click.option("--kind", "kinds", multiple=True, metavar="KIND", help="Only this kind, as `list` shows it; repeatable.")
 @json_option
 def clear(kinds: tuple[str, ...], as_json: bool) -> None:
-    """Remove what is kept; engines are built again when they are needed."""
+    """Remove what is kept: engines are built again when they are needed, and what was tuned is forgotten."""
     from icf_deploy.runtimes.cache import default_cache
 
     cache = default_cache()
@@ -88,9 +90,10 @@ def _explain_all(as_json: bool) -> None:
         show_lines([f"{cache.folder}: nothing is kept"])
     for entry in entries:
         header = entry.header
+        found = "found" if header.key.kind == KIND_OF_CHOICES else "built"
         show_lines(
             [
-                f"{_moment(header.created)}  {_name(header.key)}, built in {header.seconds:.1f} s",
+                f"{_moment(header.created)}  {_name(header.key)}, {found} in {header.seconds:.1f} s",
                 f"  because: {header.why or 'it was new'}",
             ]
         )
@@ -135,11 +138,14 @@ def _entry_json(entry: Entry) -> dict[str, Any]:
         "used": entry.used,
         "build_seconds": header.seconds,
         "why": header.why,
+        **({} if header.key.kind != KIND_OF_CHOICES else {"choice": _choice_json(entry)}),
     }
 
 
 def _cells(entry: Entry) -> tuple[str, ...]:
     fields = entry.header.key.fields
+    if entry.header.key.kind == KIND_OF_CHOICES:
+        return _choice_cells(entry)
     return (
         entry.header.key.kind,
         fields.get("engine", fields.get("runtime", "-")),
@@ -151,8 +157,29 @@ def _cells(entry: Entry) -> tuple[str, ...]:
     )
 
 
+def _choice_cells(entry: Entry) -> tuple[str, ...]:
+    from icf_deploy.runtimes.tuned import choice_of
+
+    choice, fields = choice_of(entry), entry.header.key.fields
+    what = (
+        ("damaged", "-", "-") if choice is None else (choice.engine, choice.graph or "checkpoint", choice.sha256[:SHOWN_DIGITS])
+    )
+    device = fields.get("processor", "-").partition(", instructions")[0]
+    return KIND_OF_CHOICES, what[0], device, what[1], what[2], f"{entry.size / MEGABYTE:.1f}", _moment(entry.used)
+
+
+def _choice_json(entry: Entry) -> dict[str, Any] | None:
+    from icf_deploy.runtimes.tuned import choice_of
+
+    choice = choice_of(entry)
+    return None if choice is None else asdict(choice)
+
+
 def _name(key: EngineKey) -> str:
     fields = key.fields
+    if key.kind == KIND_OF_CHOICES:
+        bundle, threads = fields.get("bundle", "")[:SHOWN_DIGITS], fields.get("threads", "?")
+        return f"choice for {fields.get('preset', '?')}, bundle {bundle}, {threads} thread{'' if threads == '1' else 's'}"
     parts = [fields.get("engine", fields.get("runtime", "?")), fields.get("device", ""), fields.get("recipe", "")]
     graph = fields.get("graph", "")[:SHOWN_DIGITS]
     return f"{key.kind} of " + ", ".join(part for part in (*parts, f"graph {graph}" if graph else "") if part)

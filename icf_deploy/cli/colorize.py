@@ -44,7 +44,7 @@ class Plan:
 @click.argument("inputs", nargs=-1, required=True, type=PATH, metavar="IN...")
 @click.option("-o", "--output", type=PATH, required=True, metavar="OUT", help="File for one photo; folder for many.")
 @click.option("--bundle", type=PATH, metavar="B", help="Bundle to use; by default the shipped icf-edge.")
-@click.option("--engine", metavar="E", help="Engine, such as ort; by default the first that is installed.")
+@click.option("--engine", metavar="E", help="Engine, such as ort; by default the tuned one, else the first that is installed.")
 @click.option(
     "--saturation", type=float, default=1.0, show_default=True, metavar="X", help="Factor for the colours; 0 is gray."
 )

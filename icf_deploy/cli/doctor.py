@@ -49,7 +49,8 @@ def command(as_json: bool) -> int:
         show_lines(["", *(_advice(item["name"], item) for item in (*engines, *tools) if item["reason"] or not item["ok"])])
         idle = [_idle(f"{item['name']}:{device}", reason) for item in engines for device, reason in item["idle"].items()]
         show_lines([*idle, *(f"{tool['name']}: ready" for tool in tools if tool["ok"])])
-        show_lines([f"shipped bundle: {bundle['reason'] or 'verified, ' + bundle['preset']}"])
+        tuned = f"; tuned: {bundle['tuned']}" if bundle["tuned"] else "; not tuned on this device: icf-deploy tune"
+        show_lines([f"shipped bundle: {bundle['reason'] or 'verified, ' + bundle['preset'] + tuned}"])
     if not any(engine["ok"] for engine in engines):
         return EngineUnavailableError.exit_status
     return 0 if bundle["ok"] else int(bundle["exit_status"])
@@ -68,13 +69,29 @@ def _tool(name: str) -> dict[str, Any]:
 def _shipped_bundle() -> dict[str, Any]:
     """Whether the bundle in the package is what was built."""
     from icf_deploy.bundle.opening import open_bundle
+    from icf_deploy.runtimes.tuned import recall
 
     try:
         bundle = open_bundle()
         bundle.verify()
     except IcfError as error:
-        return {"ok": False, "preset": None, "digest": None, "reason": str(error), "exit_status": error.exit_status}
-    return {"ok": True, "preset": bundle.manifest.preset, "digest": bundle.digest, "reason": "", "exit_status": 0}
+        return {
+            "ok": False,
+            "preset": None,
+            "digest": None,
+            "reason": str(error),
+            "exit_status": error.exit_status,
+            "tuned": None,
+        }
+    choice = recall(bundle, None)
+    return {
+        "ok": True,
+        "preset": bundle.manifest.preset,
+        "digest": bundle.digest,
+        "reason": "",
+        "exit_status": 0,
+        "tuned": None if choice is None else str(choice),
+    }
 
 
 def _lines(engine: dict[str, Any]) -> list[tuple[str, ...]]:

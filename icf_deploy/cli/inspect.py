@@ -62,6 +62,7 @@ def _show(bundle: Bundle, verified: list[str]) -> None:
             f"  made        {made.created} with icf-deploy {made.icf_deploy}, torch {made.torch}, onnx {made.onnx}, "
             f"Python {made.python}",
             f"  command     {made.command}",
+            f"  tuned       {_tuned(bundle)}",
             "",
         ]
     )
@@ -72,6 +73,14 @@ def _show(bundle: Bundle, verified: list[str]) -> None:
     for engine in manifest.engines:
         built = f"{engine.version} for {engine.target}, of graph {engine.graph}, {engine.bytes / MEGABYTE:.2f} MB"
         show_lines([f"engine {engine.name}: {built}; machine code, used only with trust_engines=True"])
+
+
+def _tuned(bundle: Bundle) -> str:
+    """What `tune` has found for it on this device, with the threads that an engine takes by default."""
+    from icf_deploy.runtimes.tuned import recall
+
+    choice = recall(bundle, None)
+    return "not on this device: icf-deploy tune" if choice is None else str(choice)
 
 
 def _cells(graph: GraphEntry, default: str) -> tuple[str, ...]:

@@ -1,6 +1,6 @@
 """How much drift is allowed: `metric<=number`, several joined by commas, e.g. `de2000_p95<=1.0,ab_psnr>=40`.
 
-The names are those of `drift.METRICS`; a metric that is better when higher takes `>=`.
+The names are those of `table.METRICS`; a metric that is better when higher takes `>=`.
 """
 
 from __future__ import annotations
@@ -61,6 +61,25 @@ class Budget:
 
     def __str__(self) -> str:
         return ",".join(str(limit) for limit in self.limits)
+
+    @property
+    def against_truth(self) -> tuple[str, ...]:
+        """Names of its metrics that compare with the photos' own colours: they need colour photos."""
+        return tuple(limit.metric for limit in self.limits if METRICS[limit.metric].against == "truth")
+
+    def require_photos(self) -> None:
+        """UsageError where a limit needs the photos' own colours, for a caller that has none."""
+        if self.against_truth:
+            raise UsageError(
+                f"{', '.join(self.against_truth)} compares with the photos' own colours, and the reference set has none: "
+                "give a folder of colour photos with --photos DIR"
+            )
+
+    def excess(self, table: DriftTable) -> float:
+        """How far `table` is outside, relative to the bound that it passes most; 0 inside, infinite where colour is lost."""
+        if table.problems:
+            return math.inf
+        return max((miss.by / (miss.limit.bound or 1) for miss in self.misses(table)), default=0.0)
 
     def misses(self, table: DriftTable) -> tuple[Miss, ...]:
         """The limits that `table` does not keep, in the budget's order."""

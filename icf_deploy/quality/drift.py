@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,8 +12,9 @@ import numpy.typing as npt
 from icf_deploy.errors import ArtefactError
 from icf_deploy.imaging.color import F_BLACK, F_PER_L, f_of_relative, light_of_srgb
 from icf_deploy.imaging.merge import merge
-from icf_deploy.quality.metrics import ciede2000, colourfulness, nearest_rank, psnr
-from icf_deploy.quality.table import AB_PEAK, METRICS, PSNR_CEILING, VISIBLE, DriftRow, DriftTable
+from icf_deploy.quality.metrics import ciede2000, colourfulness, nearest_rank
+from icf_deploy.quality.table import METRICS, VISIBLE, DriftRow, DriftTable
+from icf_deploy.quality.truth import ab_psnr, ab_ssim, against_truth, lab_of, rgb_psnr, rgb_ssim
 
 if TYPE_CHECKING:
     from icf_deploy.bundle.reference import ReferenceSet
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 __all__ = ["METRICS", "DriftRow", "DriftTable", "drift", "measure_drift"]
 
 FloatArray = npt.NDArray[np.float32]
+Truth = Sequence[FloatArray | None]
+"""Of every photo its own ab, float32 [2,h,w] in CIELAB units; None where it has none, as a gray photo."""
 
 PERCENTILE = 0.95
 AB_LIMIT = 1000.0  # CIELAB units; ten times beyond any colour, an engine that gives this gives none
@@ -31,41 +34,52 @@ FLAT_SHARE = 0.02
 FLAT_FLOOR = 0.5  # CIELAB units of standard deviation; a reference below it is nearly one colour itself
 
 
-def measure_drift(session: Session, reference: ReferenceSet) -> DriftTable:
-    """Run `session` on every photo of the reference set, one at a time, and compare. ArtefactError where sizes differ."""
+def measure_drift(session: Session, reference: ReferenceSet, truth: Truth | None = None) -> DriftTable:
+    """Run `session` on every photo of the reference set, one at a time, and compare. ArtefactError where sizes differ.
+
+    truth: as in `drift`.
+    """
     size = reference.gray.shape[2:]
     if session.size != size:
         raise ArtefactError(
             f"this engine takes {list(session.size)} and the reference set is of {list(size)}: check the graph of that size"
         )
     ab = np.concatenate([session.run(reference.gray[i : i + 1]) for i in range(len(reference.names))])
-    return drift(ab, reference.ab, reference.gray, reference.names)
+    return drift(ab, reference.ab, reference.gray, reference.names, truth)
 
 
-def drift(ab: FloatArray, ab_reference: FloatArray, gray: FloatArray, names: tuple[str, ...] | None = None) -> DriftTable:
+def drift(
+    ab: FloatArray,
+    ab_reference: FloatArray,
+    gray: FloatArray,
+    names: tuple[str, ...] | None = None,
+    truth: Truth | None = None,
+) -> DriftTable:
     """Compare ab with ab_reference, both float32 [N,2,h,w] in CIELAB units; gray: float32 [N,1,H,W], H a multiple of h.
 
     L is the photo's own on both sides, averaged over the area of each ab value. (CIEDE2000 of equal L is the same at any L,
-    so it matters to colourfulness alone.) names: of the photos; their numbers where it is None. ArtefactError where the
-    shapes differ.
+    so it matters to what is taken from RGB pictures alone.) names: of the photos; their numbers where it is None. truth: the
+    photos' own ab, averaged over the same areas; None where no photo's is known. ArtefactError where the shapes differ.
     """
     if ab.shape != ab_reference.shape:
         raise ArtefactError(f"this engine gives ab of {list(ab.shape)} and the reference is {list(ab_reference.shape)}")
     if any(side % grid for side, grid in zip(gray.shape[2:], ab.shape[2:], strict=True)):
         raise ArtefactError(f"ab of {list(ab.shape)} does not divide the gray of {list(gray.shape)} that it belongs to")
     names = names or tuple(str(number) for number in range(len(ab)))
-    return DriftTable(tuple(_row(*photo) for photo in zip(names, ab, ab_reference, gray, strict=True)))
+    own = truth if truth is not None else (None,) * len(ab)
+    return DriftTable(tuple(_row(*photo) for photo in zip(names, ab, ab_reference, gray, own, strict=True)))
 
 
-def _row(photo: str, ab: FloatArray, ab_reference: FloatArray, gray: FloatArray) -> DriftRow:
-    """One photo. ab, ab_reference: float32 [2,h,w]; gray: float32 [1,H,W]."""
+def _row(photo: str, ab: FloatArray, ab_reference: FloatArray, gray: FloatArray, truth: FloatArray | None) -> DriftRow:
+    """One photo. ab, ab_reference, truth: float32 [2,h,w]; gray: float32 [1,H,W]."""
     is_colour = np.logical_and(*(np.abs(ab) <= AB_LIMIT))  # false for NaN
     ab = np.where(is_colour, ab, np.float32(0))
     lightness = _on_grid(_lightness(gray[0]), ab.shape[1:])
-    difference = ciede2000(_lab(lightness, ab), _lab(lightness, ab_reference))
+    difference = ciede2000(lab_of(lightness, ab), lab_of(lightness, ab_reference))
     distance = np.hypot(*(ab - ab_reference))
     difference[~is_colour] = distance[~is_colour] = np.inf
     whole = bool(is_colour.all())
+    picture, expected = merge(lightness, ab), merge(lightness, ab_reference)
     return DriftRow(
         photo=photo,
         de2000_mean=float(difference.mean(dtype=np.float64)),
@@ -73,10 +87,14 @@ def _row(photo: str, ab: FloatArray, ab_reference: FloatArray, gray: FloatArray)
         visible_share=float((difference > VISIBLE).mean()),
         dab_mean=float(distance.mean(dtype=np.float64)),
         dab_max=float(distance.max()),
-        ab_psnr=min(psnr(ab, ab_reference, peak=AB_PEAK), PSNR_CEILING) if whole else -math.inf,
-        colourfulness=colourfulness(merge(lightness, ab)) if whole else math.nan,
-        colourfulness_reference=colourfulness(merge(lightness, ab_reference)),
+        ab_psnr=ab_psnr(ab, ab_reference) if whole else -math.inf,
+        ab_ssim=ab_ssim(ab, ab_reference) if whole else -math.inf,
+        rgb_psnr=rgb_psnr(picture, expected) if whole else -math.inf,
+        rgb_ssim=rgb_ssim(picture, expected) if whole else -math.inf,
+        colourfulness=colourfulness(picture) if whole else math.nan,
+        colourfulness_reference=colourfulness(expected),
         problems=tuple(_problems(is_colour, ab, ab_reference)),
+        truth=None if truth is None else against_truth(lightness, ab if whole else None, ab_reference, truth),
     )
 
 
@@ -105,9 +123,3 @@ def _on_grid(lightness: FloatArray, size: tuple[int, ...]) -> FloatArray:
     (height, width), (rows, columns) = lightness.shape, size
     blocks = lightness.reshape(rows, height // rows, columns, width // columns)
     return np.asarray(blocks.mean(axis=(1, 3), dtype=np.float64), np.float32)
-
-
-def _lab(lightness: FloatArray, ab: FloatArray) -> FloatArray:
-    """L [h,w] and ab [2,h,w] -> Lab [h,w,3], plane by plane in memory."""
-    lab: FloatArray = np.concatenate([lightness[None], ab]).transpose(1, 2, 0)
-    return lab

@@ -114,7 +114,8 @@ def make_result() -> Callable[..., dict[str, Any]]:
         return [Turn(number, number // 4, samples) for number, samples in enumerate(latencies)]
 
     def drifts(value: float) -> DriftTable:
-        rows = [DriftRow(name, value, value * share, 0, value, value, 50, 20, 20) for name, share in (("a", 0.5), ("b", 1.5))]
+        shares = (("a", 0.5), ("b", 1.5))
+        rows = [DriftRow(name, value, value * share, 0, value, value, 50, 0.9, 45, 0.95, 20, 20) for name, share in shares]
         return DriftTable(tuple(rows))
 
     def of(

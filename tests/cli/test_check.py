@@ -40,7 +40,7 @@ def test_json_has_the_whole_drift_table(icf, drifting: Path) -> None:
     found = icf("check", drifting, "--engine", "ort", "--json")
     assert found.status == 0
     document = found.document
-    assert document["schema"] == "icf-check 1"
+    assert document["schema"] == "icf-check 2"
     engine = document["engines"][0]
     assert engine["formats"].keys() == {"fp32"}
     assert engine["drift"]["metrics"]["dab_mean"] == pytest.approx(2, abs=1e-4)
@@ -83,3 +83,117 @@ def test_without_engines_all_that_are_installed_are_checked(icf, tiny_bundle: Pa
     found = icf("check", tiny_bundle, "--json").document
     expected = [name for name in registry.preferred() if not registry.line(name).runs_checkpoint]
     assert [engine["engine"] for engine in found["engines"]] == expected
+
+
+@pytest.fixture(scope="module")
+def two_graphs(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A graph in fp32, and the same one that says it were fp8, which no engine here executes."""
+    from icf_deploy.bundle.store import NewGraph, open_bundle, write_bundle
+
+    opened = open_bundle(tiny_bundle)
+    manifest, data = opened.manifest, opened.graph().data
+    return write_bundle(
+        tmp_path_factory.mktemp("two") / "two.icf",
+        preset=manifest.preset,
+        stride=manifest.stride,
+        size=manifest.size,
+        graphs=[NewGraph("fp32", data, "fp32", manifest.size), NewGraph("fp8", data, "fp8", manifest.size)],
+        reference=opened.reference(),
+        parity=manifest.parity,
+        provenance=manifest.provenance,
+    ).path
+
+
+def test_every_graph_is_checked_and_a_format_that_an_engine_refuses_is_an_answer(icf, two_graphs: Path) -> None:
+    found = icf("check", two_graphs, "--engine", "ort", "--json")
+    assert found.status == 0
+    assert [(row["graph"], row["drift"] is None) for row in found.document["engines"]] == [("fp32", False), ("fp8", True)]
+    assert "would not execute fp8" in found.document["engines"][1]["error"]
+    table = icf("check", two_graphs, "--engine", "ort")
+    assert table.status == 0 and "refused" in table.out and "ort, graph fp8: " in table.out
+
+
+def test_a_named_graph_that_nothing_executes_has_status_4(icf, two_graphs: Path) -> None:
+    found = icf("check", two_graphs, "--engine", "ort", "--engine", "openvino", "--graph", "fp8", "--graph", "fp32")
+    assert found.status == 4
+    assert found.err.count("error: ") == 2 and "fp8" in found.err
+    assert icf("check", two_graphs, "--engine", "ort", "--graph", "fp32").status == 0
+    assert "choose one of fp32, fp8" in icf("check", two_graphs, "--graph", "fp4").error
+
+
+@pytest.fixture
+def colour_photos(tmp_path: Path, photo) -> Path:  # type: ignore[no-untyped-def]
+    """Two small colour photos, a gray one and one that cannot be read."""
+    from PIL import Image
+
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for name in ("coffee", "astronaut"):
+        Image.fromarray(photo(name)[:160, :160]).save(folder / f"{name}.png")
+    Image.fromarray(photo("chelsea")[:96, :96, 1]).save(folder / "gray.png")
+    (folder / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0")
+    return folder
+
+
+def test_own_photos_are_compared_with_the_wide_graph_and_with_their_own_colours(
+    icf, tiny_bundle: Path, colour_photos: Path
+) -> None:
+    budget = "ab_psnr_drop<=0.02,rgb_ssim>=0.99"
+    found = icf("check", tiny_bundle, "--engine", "openvino", "--photos", colour_photos, "--budget", budget)
+    assert (found.status, found.err) == (0, "")
+    assert "drift to graph fp32 on ort" in found.out and "kept" in found.out and "rgb_ssim" in found.out
+    assert "1 file could not be read" in found.out and "broken.jpg" in found.out
+    assert "1 photo gray: no true colours to compare with" in found.out and "gray.png" in found.out
+    document = icf("check", tiny_bundle, "--engine", "openvino", "--photos", colour_photos, "--json").document
+    assert document["photos"] == ["astronaut.png", "coffee.png", "gray.png"]
+    assert document["gray"] == ["gray.png"] and list(document["skipped"]) == ["broken.jpg"]
+    metrics = document["engines"][0]["drift"]["metrics"]
+    assert abs(metrics["ab_psnr_drop"]) < 0.001 and 0 < metrics["true_ab_psnr"] < 40
+
+
+def test_the_truth_needs_photos_and_colours(icf, tiny_bundle: Path, tmp_path: Path, colour_photos: Path) -> None:
+    found = icf("check", tiny_bundle, "--budget", "ab_psnr_drop<=0.02")
+    assert found.status == 2 and "give a folder of colour photos with --photos" in found.error
+    for name in ("coffee.png", "astronaut.png", "broken.jpg"):
+        (colour_photos / name).unlink()
+    gray = icf("check", tiny_bundle, "--engine", "ort", "--photos", colour_photos, "--budget", "ab_psnr_drop<=0.02")
+    assert gray.status == 1 and "are gray: name a folder of colour photos" in gray.error
+    (tmp_path / "empty").mkdir()
+    empty = icf("check", tiny_bundle, "--engine", "ort", "--photos", tmp_path / "empty")
+    assert empty.status == 1 and "holds no photo" in empty.error
+
+
+def test_a_bundle_without_a_wide_graph_has_no_reference_on_own_photos(
+    icf, two_graphs: Path, colour_photos: Path, tmp_path: Path
+) -> None:
+    from icf_deploy.bundle.store import NewGraph, open_bundle, write_bundle
+
+    opened = open_bundle(two_graphs)
+    manifest = opened.manifest
+    narrow = write_bundle(
+        tmp_path / "narrow.icf",
+        preset=manifest.preset,
+        stride=manifest.stride,
+        size=manifest.size,
+        graphs=[NewGraph("int8", opened.graph().data, "int8", manifest.size)],
+        reference=opened.reference(),
+        parity=manifest.parity,
+        provenance=manifest.provenance,
+    ).path
+    found = icf("check", narrow, "--engine", "ort", "--photos", colour_photos)
+    assert found.status == 2 and "narrow.icf has no graph in float32" in found.error
+
+
+def test_the_gallery_shows_the_worst_photos_of_each_and_fetches_nothing(
+    icf, drifting: Path, tmp_path: Path, colour_photos: Path
+) -> None:
+    page = tmp_path / "worst.html"
+    assert icf("check", drifting, "--engine", "ort", "--gallery", page).status == 0
+    text = page.read_text(encoding="utf-8")
+    assert text.count('src="data:image/jpeg;base64,') == 4 and text.count('src="data:image/png;base64,') == 2
+    assert "astronaut" in text and "coffee" in text and "ort, graph fp32" in text and "<script" not in text
+    again = icf("check", drifting, "--engine", "ort", "--gallery", page)
+    assert again.status == 1 and "exists" in again.error
+    arguments = ("--gallery", page, "--overwrite", "--photos", colour_photos)
+    assert icf("check", drifting, "--engine", "ort", *arguments).status == 0
+    assert page.read_text(encoding="utf-8").count("true colours</figcaption>") == 1

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -10,7 +11,7 @@ from icf_deploy.quality import budget
 from icf_deploy.quality.budget import Limit
 from icf_deploy.quality.table import METRICS, DriftRow, DriftTable
 
-GOOD = DriftRow("astronaut", 0.2, 0.5, 0.01, 0.3, 2.0, 50.0, 40.0, 41.0)
+GOOD = DriftRow("astronaut", 0.2, 0.5, 0.01, 0.3, 2.0, 50.0, 0.99, 45.0, 0.98, 40.0, 41.0)
 TABLE = DriftTable((GOOD, replace(GOOD, photo="coffee", de2000_p95=1.5, ab_psnr=30.0)))
 
 
@@ -83,3 +84,9 @@ def test_lost_colour_never_passes_even_if_every_limit_holds() -> None:
 def test_what_is_not_finite_misses_every_limit() -> None:
     table = DriftTable((replace(GOOD, de2000_p95=math.inf, ab_psnr=-math.inf),))
     assert len(budget.parse("de2000_p95<=100,ab_psnr>=1").misses(table)) == 2
+
+
+def test_the_page_on_precision_lists_every_metric_of_the_grammar() -> None:
+    page = (Path(__file__).parents[2] / "docs/precision.md").read_text(encoding="utf-8")
+    missing = [metric.column for metric in METRICS.values() if f"`{metric.column}`" not in page]
+    assert missing == []

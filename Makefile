@@ -1,5 +1,6 @@
 # Two commands do everything on a fresh machine: `make demo` and `make test`.
 PYTHON ?= python3
+WORKERS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 # What is tested is the built wheel, unpacked here: it is what users get, and from the root Python would find half a package.
@@ -36,8 +37,11 @@ lint: $(VENV)/.ready
 types: $(INSTALLED)/.ready
 	cd build && PYTHONSAFEPATH=1 MYPYPATH=$(CURDIR)/$(INSTALLED) $(CURDIR)/$(BIN)/python -m mypy --strict --config-file $(CURDIR)/pyproject.toml -p icf_deploy
 
+# Most tests run side by side, a file in one process; those that time something come after them, with nothing beside them.
+PYTEST = cd build && PYTHONSAFEPATH=1 PYTHONPATH=$(CURDIR)/$(INSTALLED) $(CURDIR)/$(BIN)/python -m pytest -c $(CURDIR)/pyproject.toml --rootdir $(CURDIR) $(CURDIR)/tests
 unit: $(INSTALLED)/.ready
-	cd build && PYTHONSAFEPATH=1 PYTHONPATH=$(CURDIR)/$(INSTALLED) $(CURDIR)/$(BIN)/python -m pytest -c $(CURDIR)/pyproject.toml --rootdir $(CURDIR) $(CURDIR)/tests
+	$(PYTEST) -m "not timing" -n $(WORKERS) --dist loadfile
+	$(PYTEST) -m timing
 
 test: lint types unit
 

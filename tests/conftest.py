@@ -10,7 +10,18 @@ import numpy.typing as npt
 import pytest
 
 Photo = npt.NDArray[np.uint8]
+
+# They start processes and time them.
+TIMED = ("benchmarks/", "cli/test_bench.py", "cli/test_compare.py", "cli/test_tune.py", "tuning/")
 PHOTO_NAMES = ("astronaut", "coffee", "chelsea", "rocket", "china", "flower")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what must have the machine for itself: `make unit` runs everything else side by side."""
+    root = Path(__file__).parent
+    for item in items:
+        if item.path.relative_to(root).as_posix().startswith(TIMED):
+            item.add_marker(pytest.mark.timing)
 
 
 def _load(name: str) -> Photo:

@@ -17,12 +17,15 @@ from icf_deploy.cli.terminal import progress_bar, say, show_json, show_lines
 from icf_deploy.errors import EngineUnavailableError, UsageError
 
 if TYPE_CHECKING:
+    from icf_deploy.bundle.manifest import GraphEntry
     from icf_deploy.bundle.opening import Bundle
     from icf_deploy.runtimes.trt_ahead import Step
 
-PRECISIONS = ("fp32", "fp16", "bf16", "int8")
+PRECISIONS = ("fp32", "fp16", "bf16", "int8", "auto")
 HOST_PACKAGES = ("torch", "onnx", "onnxscript", "onnx_ir", "safetensors")
 BUNDLE_SUFFIX = ".icf"
+AUTO = "auto"
+COMPILER = "trt"
 # What only the way from a checkpoint to a graph has.
 OF_CHECKPOINTS = ("size", "precision", "recipe", "photos", "with_checkpoint", "no_lowering", "keep", "portable_ops", "split")
 MEGABYTE = 1_000_000
@@ -33,13 +36,17 @@ MEGABYTE = 1_000_000
 @click.option("-o", "--output", type=PATH, metavar="NAME.icf", help="Bundle to write; by default ./PRESET.icf.")
 @click.option("--size", type=Size(), default="256", show_default=True, help="What the network sees: a side, or height x width.")
 @click.option(
-    "--precision", type=click.Choice(PRECISIONS), default="fp32", show_default=True, help="Number format of the graph."
+    "--precision",
+    type=click.Choice(PRECISIONS),
+    default="fp32",
+    show_default=True,
+    help="Number format of the graph; auto searches formats part by part on this machine and writes the graphs worth having.",
 )
 @click.option(
     "--recipe", type=PATH, metavar="FILE", help="Number format of each part, instead of --precision: docs/precision.md."
 )
 @click.option(
-    "--photos", type=PATH, metavar="FOLDER", help="Photos to calibrate int8 and fp16 on; by default the packaged ones."
+    "--photos", type=PATH, metavar="FOLDER", help="Photos to calibrate int8, fp16 and auto on; by default the packaged ones."
 )
 @click.option(
     "--with-checkpoint", is_flag=True, help="Put the weights in as well, so that --engine pytorch runs from the bundle."
@@ -48,7 +55,9 @@ MEGABYTE = 1_000_000
 @click.option("--keep", multiple=True, metavar="NAME", help="Leave one rewrite out (repeatable); `inspect` lists their names.")
 @click.option("--portable-ops", is_flag=True, help="Only operators that strict targets take: no einsum, at most 5 dimensions.")
 @click.option("--split", is_flag=True, help="Also write features, palette and paint as graphs of their own.")
-@click.option("--engine", type=click.Choice(["trt"]), help="Also compile the graphs, for every --target; needs no GPU.")
+@click.option("--engine", "engines", multiple=True, metavar="E",
+              help="trt, with --target: also compile the graphs for every target; needs no GPU. With --precision auto: search "
+                   "on this engine (repeatable) instead of all that are here.")  # fmt: skip
 @click.option("--target", "targets", multiple=True, metavar="GPU,...",
               help="GPUs to compile for: rtx30, rtx40, rtx50, sm86, ...; -tf32 at the end allows TF32.")  # fmt: skip
 @click.option("--graph", "graphs", multiple=True, metavar="NAME",
@@ -59,7 +68,7 @@ def command(
     *,
     source: str | None,
     output: Path | None,
-    engine: str | None,
+    engines: tuple[str, ...],
     targets: tuple[str, ...],
     graphs: tuple[str, ...],
     overwrite: bool,
@@ -74,13 +83,13 @@ def command(
     With --engine trt --target rtx40 the graphs are also compiled for GPUs that are elsewhere. Of a BUNDLE that exists already
     a copy with such engines is written; that takes no PyTorch. Devices use them only with --trust-engines.
     """
-    names = _targets(engine, targets)
+    names, search_on = _engines(engines, targets, auto=of_checkpoint["precision"] == AUTO)
     if source is not None and is_bundle(Path(source)):
         bundle = _with_engines(Path(source), output, names, graphs, overwrite=overwrite)
     elif graphs:
         raise UsageError("--graph chooses among the graphs of a bundle: name the bundle")
     else:
-        bundle = _exported(source, output, names, overwrite=overwrite, **of_checkpoint)
+        bundle = _exported(source, output, names, search_on, overwrite=overwrite, **of_checkpoint)
     _show(bundle, as_json=as_json)
 
 
@@ -91,17 +100,26 @@ def is_bundle(path: Path) -> bool:
     return (path / MANIFEST_FILE).is_file() or (path.suffix == BUNDLE_SUFFIX and path.exists())
 
 
-def _targets(engine: str | None, targets: tuple[str, ...]) -> list[str]:
-    """The GPUs to compile for; none without --engine. UsageError where one option is there without the other."""
+def _engines(engines: tuple[str, ...], targets: tuple[str, ...], *, auto: bool) -> tuple[list[str], list[str]]:
+    """The GPUs to compile for, and the engines to search on. UsageError where one option is there without the other."""
     names = [name for given in targets for name in (part.strip() for part in given.split(",")) if name]
-    if engine is None and targets:
+    compiling = [engine for engine in engines if engine == COMPILER and (names or not auto)]
+    search_on = [engine for engine in engines if engine not in compiling]
+    if search_on and not auto:
+        raise UsageError(
+            f"--engine {search_on[0]}: {search_on[0]!r} is not {COMPILER!r}, which compiles for --target; to search number "
+            "formats on an engine, add --precision auto"
+        )
+    if targets and not compiling:
         raise UsageError("--target names GPUs to compile for: add --engine trt")
-    if engine is not None and not names:
-        raise UsageError(f"--engine {engine} needs the GPUs to compile for: add --target rtx30,rtx40,rtx50")
-    return names
+    if compiling and not names:
+        raise UsageError(f"--engine {COMPILER} needs the GPUs to compile for: add --target rtx30,rtx40,rtx50")
+    return names, search_on
 
 
-def _exported(source: str | None, output: Path | None, targets: list[str], *, overwrite: bool, **options: Any) -> Bundle:
+def _exported(
+    source: str | None, output: Path | None, targets: list[str], search_on: list[str], *, overwrite: bool, **options: Any
+) -> Bundle:
     """Write the bundle of a checkpoint. options: those of OF_CHECKPOINTS."""
     _require_host()
     from icf_deploy.export.pipeline import export_bundle
@@ -110,6 +128,7 @@ def _exported(source: str | None, output: Path | None, targets: list[str], *, ov
     asked |= {"keep": options["keep"]} if options["keep"] else {}
     asked |= {name: True for name in ("portable_ops", "split") if options[name]}
     asked |= {"targets": targets} if targets else {}
+    asked |= {"search_on": search_on} if search_on else {}
     if options["recipe"] is not None and options["precision"] != PRECISIONS[0]:
         raise UsageError("--recipe and --precision both say the number formats: keep one of them")
     asked |= {"precision": options["recipe"] or options["precision"], "photos": options["photos"]}
@@ -122,7 +141,7 @@ def _exported(source: str | None, output: Path | None, targets: list[str], *, ov
             overwrite=overwrite,
             with_checkpoint=options["with_checkpoint"],
             command=shlex.join(["icf-deploy", *sys.argv[1:]]),
-            progress=lambda line: say(f"{line} ..."),
+            progress=lambda line: say(line if line.endswith(".") else f"{line} ..."),
             **asked,
         )
 
@@ -190,8 +209,24 @@ def _show(bundle: Bundle, *, as_json: bool) -> None:
     show_lines([str(bundle.path)])
     wide = "" if graph.recipe == PRECISIONS[0] else " before its recipe; `icf-deploy check` measures what it does to colours"
     say(f"{graph.bytes / MEGABYTE:.1f} MB; differs from PyTorch by at most {manifest.parity.max_abs_ab:.2g} in ab{wide}")
+    for other in manifest.graphs:
+        chosen = _chosen_for(other)
+        if chosen:
+            say(f"graph {other.name}: {other.bytes / MEGABYTE:.1f} MB; {chosen}")
+    if manifest.sensitivity is not None:
+        say("`icf-deploy tune` measures these graphs on a device and remembers the fastest one inside a budget")
     for engine in manifest.engines:
         say(f"engine {engine.name}: {engine.bytes / MEGABYTE:.1f} MB, by {engine.version}; used only with --trust-engines")
+
+
+def _chosen_for(graph: GraphEntry) -> str:
+    """For what `--precision auto` has put a graph into the bundle, in words; "" where it says nothing of that."""
+    precision = graph.measurements.get("precision")
+    chosen = precision.get("chosen_for") if isinstance(precision, dict) else None
+    if not isinstance(chosen, dict):
+        return ""
+    engine, budget, milliseconds = (chosen.get(name) for name in ("engine", "budget", "milliseconds"))
+    return f"the fastest found on {engine} inside {budget}: {milliseconds} ms here"
 
 
 def _require_host() -> None:

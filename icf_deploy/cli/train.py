@@ -14,13 +14,15 @@ import click
 from icf_deploy.cli.options import PATH
 from icf_deploy.cli.terminal import progress_bar, say, show_lines
 from icf_deploy.errors import EngineUnavailableError
-from icf_deploy.training.config import TrainConfig
+from icf_deploy.training.config import QAT_DEFAULTS, TrainConfig
 
 if TYPE_CHECKING:
     from icf_deploy.training.loop import Progress
 
 OWN_NAMES = {"output": ("-o", "--output"), "from_checkpoint": ("--from",)}  # where the flag is not the field's name
 TRAINING_PACKAGES = ("torch", "safetensors")
+BASELINE_PACKAGES = ("sklearn",)
+QAT_PACKAGES = ("onnx", "onnxscript", "onnx_ir", "onnxruntime")  # --qat asks the graph where int8 rounds
 
 
 def options_of_config() -> list[click.Parameter]:
@@ -33,6 +35,8 @@ def _option(field: Field[Any], kind: Any) -> click.Option:
     flag = f"--{field.name.replace('_', '-')}"
     names = [field.name, *OWN_NAMES.get(field.name, (flag,))]
     help_text = field.metadata["help"]
+    if field.name == "qat":
+        return click.Option(names, is_flag=True, is_eager=True, callback=_qat_defaults, help=help_text)
     if kind is bool:
         names[1:] = [f"{flag}/--no-{flag[2:]}"] if field.default else [flag]
         return click.Option(names, is_flag=True, default=field.default, help=help_text)
@@ -49,22 +53,40 @@ def _option(field: Field[Any], kind: Any) -> click.Option:
     return click.Option(names, **given)
 
 
+def _qat_defaults(context: click.Context, _: click.Parameter, asked: bool) -> bool:
+    """Other options that are not given take the defaults of --qat."""
+    if asked:
+        context.default_map = {**(context.default_map or {}), **QAT_DEFAULTS}
+    return asked
+
+
 def _run(**given: Any) -> None:
     """Turn the options into a configuration and train."""
-    import importlib.util
-
-    missing = [name for name in TRAINING_PACKAGES if importlib.util.find_spec(name) is None]
-    if missing:
-        raise EngineUnavailableError(
-            f"training needs {', '.join(missing)}, which this machine does not have: pip install 'icf-deploy[train]'"
-        )
     config = TrainConfig(**given)
+    _require_packages(BASELINE_PACKAGES if config.baseline else TRAINING_PACKAGES)
+    if config.qat:
+        _require_packages(QAT_PACKAGES, extra="train,export")
     config.check()
+    if config.baseline:
+        from icf_deploy.training.baselines import train_baseline
+
+        show_lines([str(train_baseline(config, notice=say))])
+        return
     from icf_deploy.training.loop import train
 
     with _shown() as progress:
         path = train(config, progress=progress, notice=say)
     show_lines([str(path)])
+
+
+def _require_packages(names: tuple[str, ...], extra: str = "train") -> None:
+    import importlib.util
+
+    missing = [name for name in names if importlib.util.find_spec(name) is None]
+    if missing:
+        raise EngineUnavailableError(
+            f"training needs {', '.join(missing)}, which this machine does not have: pip install 'icf-deploy[{extra}]'"
+        )
 
 
 @contextmanager
@@ -99,5 +121,8 @@ command = click.Command(
     help="""Train a network on a folder of photos.
 
     Colour photos become pairs of gray and colour. Held-out sources are scored on the way, and the averaged weights are what is
-    written. A run that is interrupted goes on exactly where it was with --resume.""",
+    written. A run that is interrupted goes on exactly where it was with --resume.
+
+    With --teacher the colours are those that another checkpoint gives to the same photos. With --baseline, one of the
+    predictors on local features that the ICF paper compares with is trained, for `evaluate --baselines`.""",
 )

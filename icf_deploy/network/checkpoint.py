@@ -94,6 +94,18 @@ def load_checkpoint(source: str | os.PathLike[str] | bytes) -> ColorizationNetwo
     return network.requires_grad_(True).eval()
 
 
+def checkpoint_metadata(data: bytes) -> dict[str, str]:
+    """What an ICF checkpoint says about itself, by name; nothing for a file of another kind. data: one that loads."""
+    end = 8 + int.from_bytes(data[:8], "little")
+    if end > len(data):
+        return {}
+    try:
+        found = json.loads(data[8:end]).get("__metadata__", {})
+    except (ValueError, AttributeError):
+        return {}
+    return found if found.get(FORMAT_KEY) == FORMAT else {}
+
+
 def save_checkpoint(
     network: ColorizationNetwork,
     path: str | os.PathLike[str],

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,30 @@ from icf_deploy.errors import UsageError
 
 PRECISIONS = ("auto", "bf16", "fp32")
 KEEPS = ("best", "last")
+BASELINES = ("knn", "svr")  # K-nearest neighbours, support vector regression
+# All that training a baseline asks for; its other settings are constants of icf_deploy.training.baselines.
+BASELINE_OPTIONS = frozenset({"photos", "output", "baseline", "holdout", "seed", "overwrite"})
+AUTO_LOSS, TEACHER_LOSS = "vivid", "huber"  # a teacher's colours are one answer, not one of many: nothing washes out
 DEFAULT_PRESET = "icf-edge"
 SIZE_MULTIPLE = 32  # pixels; the backbones halve five times
+FLOAT_LOSS = "float"  # compares with the ab of the network before --qat
+# What --qat changes about the defaults: the size that graphs have by default, few crops of it, rates in int8 steps per step.
+# The last weights are kept, since dB over gray do not tell how near int8 is.
+QAT_DEFAULTS: Mapping[str, Any] = {
+    "crop": 256,
+    "batch": 4,
+    "lr": 0.005,
+    "color_lr": 0.005,
+    "backbone_lr": 0.005,
+    "weight_decay": 0.0,
+    "warmup": 10,
+    "clip": 0.3,
+    "ema": 0.98,
+    "keep": "last",
+    "precision": "fp32",
+    "validate_every": 100,
+    "validation_photos": 24,
+}
 # Fields that may change between the first part of a run and its resumption: they do not touch the trained weights.
 RESUME_MAY_CHANGE = frozenset(
     {
@@ -27,6 +50,7 @@ RESUME_MAY_CHANGE = frozenset(
         "gain",
         "half",
         "keep",
+        "teacher_cache",
     }
 )
 
@@ -55,7 +79,10 @@ class TrainConfig:
     warmup: int = _option(150, "Steps over which the learning rate rises (at most a tenth of the run).")
     clip: float = _option(20.0, "Largest gradient norm; longer gradients are scaled down to it.")
     ema: float = _option(0.998, "Decay of the averaged weights, which are what is validated and saved.")
-    loss: str = _option("vivid", "Loss: vivid, huber or paper.")
+    loss: str = _option(
+        "auto",
+        "Loss: vivid, huber, paper, float, or auto: huber with --teacher, float (the network before) with --qat, else vivid.",
+    )
     mse_weight: float = _option(1.0, "paper: weight of the MSE on RGB in 0..1.")
     ssim_weight: float = _option(0.1, "paper: weight of 1 - SSIM on RGB.")
     huber_beta: float = _option(8.0, "huber, vivid: ab error at which the loss turns from square to linear.")
@@ -73,6 +100,23 @@ class TrainConfig:
     from_checkpoint: Path | None = field(
         default=None, metadata={"help": "Checkpoint to fine-tune, instead of ImageNet weights."}
     )
+    teacher: Path | None = field(
+        default=None, metadata={"help": "Checkpoint whose colours are learnt, instead of the photos' own; gray photos will do."}
+    )
+    teacher_cache: Path | None = field(
+        default=None,
+        metadata={"help": "Folder that keeps the teacher's colours for other runs; else beside the output until it is done."},
+    )
+    baseline: str | None = field(
+        default=None,
+        metadata={"help": "Train one of the ICF paper's baselines, knn or svr, into an .npz instead of a network."},
+    )
+    qat: bool = _option(
+        False,
+        "Quantization-aware: train what --from holds, rounded as its int8 graph of the size --crop is. Defaults then: "
+        + ", ".join(f"--{name.replace('_', '-')} {value}" for name, value in QAT_DEFAULTS.items())
+        + ".",
+    )
     pretrained: bool = _option(True, "Start the backbone of icf-edge from its ImageNet weights.")
     resume: bool = _option(False, "Go on with the interrupted run of this output.")
     overwrite: bool = _option(False, "Replace an existing output, and forget an interrupted run of it.")
@@ -87,6 +131,9 @@ class TrainConfig:
         """Raise UsageError for options that make no sense, before any work is done."""
         if self.resume and self.overwrite:
             raise UsageError("--resume goes on with an interrupted run and --overwrite forgets it: give one of them")
+        if self.baseline is not None:
+            self._check_baseline(self.baseline)
+            return
         if not self.resume and (self.steps is None) == (self.minutes is None):
             raise UsageError("say how long to train: either --steps N or --minutes M")
         for name in ("steps", "minutes", "batch", "lr", "color_lr", "backbone_lr", "clip", "huber_beta", "gain",
@@ -104,14 +151,49 @@ class TrainConfig:
             raise UsageError(f"--precision is one of {', '.join(PRECISIONS)}, not {self.precision!r}")
         if self.keep not in KEEPS:
             raise UsageError(f"--keep is one of {', '.join(KEEPS)}, not {self.keep!r}")
+        if self.teacher_cache is not None and self.teacher is None:
+            raise UsageError("--teacher-cache keeps the colours of a teacher: name one with --teacher")
+        self._check_qat()
         if self.output.suffix != ".safetensors":
             raise UsageError(
                 f"{self.output}: a checkpoint ends in .safetensors; try -o {self.output.with_suffix('.safetensors')}"
             )
 
+    def _check_baseline(self, baseline: str) -> None:
+        if baseline not in BASELINES:
+            raise UsageError(f"--baseline is one of {', '.join(BASELINES)}, not {baseline!r}")
+        others = [
+            f"--{known.name.replace('_', '-')}"
+            for known in fields(self)
+            if known.name not in BASELINE_OPTIONS and getattr(self, known.name) != known.default
+        ]
+        if others:
+            raise UsageError(f"--baseline {baseline} has no use for {', '.join(others)}: leave that out")
+        if self.output.suffix != ".npz":
+            raise UsageError(f"{self.output}: a baseline ends in .npz; try -o {self.output.with_suffix('.npz')}")
+
+    def _check_qat(self) -> None:
+        if not self.qat:
+            if self.loss == FLOAT_LOSS:
+                raise UsageError(
+                    f"--loss {FLOAT_LOSS} compares with the network before --qat: add --qat, or choose another loss"
+                )
+            return
+        if self.teacher is not None:
+            raise UsageError("--qat holds on to the network that --from names: leave --teacher out")
+        if self.from_checkpoint is None:
+            raise UsageError("--qat fine-tunes a trained network: name it with --from CHECKPOINT")
+        if self.precision == "bf16":
+            raise UsageError("--qat rounds to 8 bits, and bf16 has as few: use --precision fp32")
+        if self.half:
+            raise UsageError("--half would move the weights that --qat fits to their int8 codes: leave it out")
+
     def with_preset(self) -> TrainConfig:
-        """Return the same with the default preset filled in, where neither a preset nor a checkpoint says what to train."""
-        return self if self.preset or self.from_checkpoint else replace(self, preset=DEFAULT_PRESET)
+        """Return the same with what is left to us filled in: the loss, and the preset where no checkpoint says it."""
+        auto = FLOAT_LOSS if self.qat else TEACHER_LOSS if self.teacher else AUTO_LOSS
+        loss = auto if self.loss == "auto" else self.loss
+        preset = self.preset or (None if self.from_checkpoint else DEFAULT_PRESET)
+        return replace(self, preset=preset, loss=loss)
 
     def recorded(self) -> dict[str, Any]:
         """Return the options as JSON values, as the state file and the checkpoint's metadata keep them."""

@@ -18,7 +18,8 @@ from icf_deploy.training.protocols import EvaluationPhoto, Predict, prepare
 if TYPE_CHECKING:
     from icf_deploy.colorizer import Colorizer
 
-CHOICES = ("all", "best", "median", "worst")
+CHOICES = ("all", "best", "median", "worst", "ranks")
+RANKED_EACH = 4  # photos of each of best, median and worst on a sheet of ranks
 LABELS = ("gray", "coloured", "original")
 MARGIN, GAP, LINE = 24, 6, 22  # pixels: around everything, between pictures, of a line of text
 TITLE_POINTS, TEXT_POINTS = 20, 13
@@ -40,7 +41,7 @@ class Triple:
 
 
 def chosen(evaluation: Evaluation, which: str, count: int = 6) -> tuple[PhotoRow, ...]:
-    """Return the rows of the best, median, worst or all photos, by dB over no colour; UsageError for another choice."""
+    """Return the rows of CHOICES by dB over no colour (ranks: some best, median and worst); UsageError for another choice."""
     ranked = evaluation.ranked()
     count = min(count, len(ranked))
     middle = (len(ranked) - count) // 2
@@ -50,6 +51,8 @@ def chosen(evaluation: Evaluation, which: str, count: int = 6) -> tuple[PhotoRow
         "median": ranked[middle : middle + count],
         "worst": ranked[len(ranked) - count :],
     }
+    each = min(RANKED_EACH, len(ranked) // 3)
+    parts["ranks"] = ranked if not each else _ranks(ranked, each)
     if which not in parts:
         raise UsageError(f"--sheet {which}: unknown; there are {', '.join(CHOICES)}")
     return parts[which]
@@ -70,12 +73,12 @@ def evaluation_sheet(
 
     predict, size, stride: as for evaluate(). photos: the same ones, which are read again, one at a time.
     """
-    run, size, stride = resolve(predict, size, stride)
+    candidate = resolve(predict, size, stride)
     rows = {row.name: row for row in chosen(evaluation, which, count)}
     triples = {}
     for photo in photos:
         if photo.name in rows:
-            ready = prepare(photo, run, size, stride, "full")
+            ready = prepare(photo, candidate.predict, candidate.size, candidate.stride, "full")
             triples[photo.name] = Triple(
                 photo.name,
                 gray=_reduced(ready.picture(0.0)),
@@ -84,6 +87,12 @@ def evaluation_sheet(
                 note=note_of(rows[photo.name]),
             )
     return contact_sheet([triples[name] for name in rows if name in triples], title=title)
+
+
+def _ranks(ranked: tuple[PhotoRow, ...], each: int) -> tuple[PhotoRow, ...]:
+    """The first, the middle and the last `each`, of which there are at least three times as many."""
+    middle = (len(ranked) - each) // 2
+    return (*ranked[:each], *ranked[middle : middle + each], *ranked[len(ranked) - each :])
 
 
 def note_of(row: PhotoRow) -> str:

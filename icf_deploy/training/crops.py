@@ -41,6 +41,10 @@ class Augmentation:
     jitter: float = 0.8  # probability of any colour jitter
 
 
+# What a teacher would colour the jittered gray: brighter and harder photos keep its colours, other colours would contradict it.
+TEACHER_AUGMENTATION = Augmentation(saturation=(1.0, 1.0), white_balance=0.0)
+
+
 @dataclass(frozen=True)
 class Jitter:
     """Colour jitter of a batch in linear light: gains float32 [N,3], exponent [N], saturation [N]."""

@@ -10,8 +10,10 @@ Needs neither torch nor an engine: it takes a function, or a Colorizer.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+import statistics
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -20,41 +22,37 @@ import numpy.typing as npt
 
 from icf_deploy.errors import UsageError, WorkError
 from icf_deploy.imaging.color import lab_of_pixels
-from icf_deploy.quality.metrics import ciede2000, colourfulness, psnr, ssim
-from icf_deploy.training.intervals import Interval, bootstrap_means, bootstrap_ratio
-from icf_deploy.training.protocols import EvaluationPhoto, Predict, Prepared, prepare, protocol_in_words
+from icf_deploy.quality.metrics import colourfulness
+from icf_deploy.training.definitions import by_definition
+from icf_deploy.training.intervals import Interval, bootstrap_means
+from icf_deploy.training.perceptual import Distance
+from icf_deploy.training.protocols import Candidate, EvaluationPhoto, Predict, Prepared, at_scored_size, protocol_in_words
+from icf_deploy.training.scores import LPIPS_IN_WORDS, METRICS_IN_WORDS, Scores, rgb_psnr, scores_of, summarised
 
 if TYPE_CHECKING:
     from icf_deploy.colorizer import Colorizer
 
-CODE_PEAK = 255.0  # of RGB codes, and of ab, whose 8-bit form it is; the literature also takes 220 or 256 for ab
 CURVE_GAINS = (0.0, 0.25, 0.4, 0.55, 0.7, 0.85, 1.0, 1.15, 1.3, 1.5)
-METRICS = ("psnr", "ssim", "psnr_ab", "ciede2000", "colourfulness")
 NO_COLOUR, MEAN_COLOUR, PREDICTION = "no colour", "own mean colour", "prediction"
-LARGEST_PSNR = 100.0  # dB; stands for infinity (an exact match), so that means stay finite
+HALF_COLOUR = "half the true colour"  # only under `definitions`: what a network of perfect hue and little courage gets
 
 ByteArray = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
-class Scores:
-    """Scores of one picture of one photo: PSNR and ab-PSNR in dB, SSIM, mean CIEDE2000, colourfulness."""
-
-    psnr: float
-    ssim: float
-    psnr_ab: float
-    ciede2000: float
-    colourfulness: float
-
-
-@dataclass(frozen=True)
 class PhotoRow:
-    """One photo: the scores of each prediction by name, the photo's own colourfulness, and (PSNR, colourfulness) per gain."""
+    """One photo: the scores of each prediction by name, and the photo's own colourfulness.
+
+    curves: (PSNR, colourfulness) per gain, of each prediction that is computed; seconds: from gray to ab, of the same.
+    definitions: PSNR and SSIM by definition, per prediction.
+    """
 
     name: str
     scores: dict[str, Scores]
     true_colourfulness: float
-    curve: tuple[tuple[float, float], ...]
+    curves: dict[str, tuple[tuple[float, float], ...]]
+    seconds: dict[str, float] = field(default_factory=dict, compare=False)
+    definitions: dict[str, dict[str, float]] = field(default_factory=dict)
 
     @property
     def db_over_gray(self) -> float:
@@ -74,14 +72,26 @@ class CurvePoint:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Means over photos with 95 % bootstrap intervals; `summary[prediction][metric]`, and the rows that they come from."""
+    """Means over photos with 95 % bootstrap intervals; `summary[prediction][metric]`, and the rows that they come from.
+
+    curves: of each prediction that is computed. seconds: median from gray to ab of a photo, of the same; it differs from run
+    to run.
+    definitions: means by prediction and definition of PSNR and SSIM, where they were asked for.
+    """
 
     protocol: str
     gain: float
     summary: dict[str, dict[str, Interval]]
     true_colourfulness: Interval
-    curve: tuple[CurvePoint, ...]
+    curves: dict[str, tuple[CurvePoint, ...]]
     photos: tuple[PhotoRow, ...]
+    seconds: dict[str, float] = field(default_factory=dict, compare=False)
+    definitions: dict[str, dict[str, float]] = field(default_factory=dict)
+
+    @property
+    def curve(self) -> tuple[CurvePoint, ...]:
+        """The curve of the prediction."""
+        return self.curves[PREDICTION]
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as JSON values; photos from best to worst by dB over no colour."""
@@ -92,13 +102,25 @@ class Evaluation:
         """Return the photos from best to worst by dB over no colour."""
         return tuple(sorted(self.photos, key=lambda row: row.db_over_gray, reverse=True))
 
-    def db_at(self, share: float) -> float | None:
-        """Read dB over no colour off the curve at a share of the true colourfulness; None where the curve ends before it."""
-        return _read_off(self.curve, share, lambda point: point.db_over_gray)
+    def db_at(self, share: float, name: str = PREDICTION) -> float | None:
+        """Read dB over no colour off a curve at a share of the true colourfulness; None where the curve ends before it."""
+        return _read_off(self.curves[name], share, lambda point: point.db_over_gray)
 
-    def gain_at(self, share: float) -> float | None:
+    def gain_at(self, share: float, name: str = PREDICTION) -> float | None:
         """Read off the gain that gives a share of the true colourfulness; None where the curve ends before it."""
-        return _read_off(self.curve, share, lambda point: point.gain)
+        return _read_off(self.curves[name], share, lambda point: point.gain)
+
+
+@dataclass(frozen=True)
+class _Terms:
+    """How every photo is scored."""
+
+    candidates: Mapping[str, Candidate]  # PREDICTION first
+    protocol: str
+    gain: float
+    gains: Sequence[float]
+    distance: Distance | None
+    definitions: bool
 
 
 def evaluate(
@@ -107,102 +129,111 @@ def evaluate(
     *,
     size: tuple[int, int] | None = None,
     stride: int | None = None,
+    beside: Mapping[str, Candidate] | None = None,
     protocol: str = "256",
     gain: float = 1.0,
     gains: Sequence[float] = CURVE_GAINS,
+    distance: Distance | None = None,
+    definitions: bool = False,
     seed: int = 0,
     progress: Callable[[str], None] | None = None,
 ) -> Evaluation:
     """Score predictions on colour photos, whose L is all that the network sees.
 
     predict: gray float32 [N,1,H,W] in 0..1 -> ab float32 [N,2,H/stride,W/stride] in CIELAB units, or a Colorizer, which
-    states its own size and stride. protocol: "256" or "full" (icf_deploy.training.protocols). gain: factor on the predicted
-    chroma for the table; gains: those of the curve. progress is called with each photo's name.
+    states its own size and stride. beside: other predictions that get a row in the table, by name. protocol: "256" or "full"
+    (icf_deploy.training.protocols), at the size of `predict`. gain: factor on the predicted chroma for the table; gains:
+    those of the curve. distance: LPIPS, where it is installed (icf_deploy.training.perceptual). definitions: also score under
+    the other definitions of PSNR and SSIM. progress is called with each photo's name.
     Raises UsageError for an unknown protocol or a missing size, WorkError without photos.
     """
-    run, size, stride = resolve(predict, size, stride)
-    words = protocol_in_words(protocol, size)
+    first = resolve(predict, size, stride)
+    words = protocol_in_words(protocol, first.size)
+    beside = dict(beside or {})
+    if taken := beside.keys() & {PREDICTION, NO_COLOUR, MEAN_COLOUR, HALF_COLOUR}:
+        raise UsageError(f"{sorted(taken)[0]!r} is the name of another row: give that prediction another name")
+    terms = _Terms({PREDICTION: first, **beside}, protocol, gain, gains, distance, definitions)
     rows = []
     for photo in photos:
-        rows.append(_score(prepare(photo, run, size, stride, protocol), gain, gains))
+        rows.append(_score(photo, terms))
         if progress:
             progress(photo.name)
     if not rows:
         raise WorkError("no photos to evaluate on; name a folder of colour photos with --photos")
-    summary = {name: _summary(rows, name, seed) for name in (PREDICTION, NO_COLOUR, MEAN_COLOUR)}
-    truth = bootstrap_means(np.array([[row.true_colourfulness] for row in rows]), seed)[0]
+    scores = [row.scores for row in rows]
+    truth = [row.true_colourfulness for row in rows]
     text = (
-        f"{len(rows)} photos; {words}; PSNR over 8-bit RGB with peak 255; ab-PSNR over the ab of that RGB with peak "
-        f"{CODE_PEAK:.0f}; SSIM per RGB channel, Gaussian 11x11, sigma 1.5; CIEDE2000 as mean over pixels; colourfulness by "
-        f"Hasler and Suesstrunk, signed; means over photos; 95 % bootstrap intervals over photos, seed {seed}"
+        f"{len(rows)} photos; {words}; {METRICS_IN_WORDS}{'; ' + LPIPS_IN_WORDS if distance else ''}; "
+        f"means over photos; 95 % bootstrap intervals over photos, seed {seed}"
     )
-    return Evaluation(text, gain, summary, truth, _curve(rows, gains), tuple(rows))
+    return Evaluation(
+        protocol=text,
+        gain=gain,
+        summary={name: summarised(scores, truth, name, NO_COLOUR, seed) for name in scores[0]},
+        true_colourfulness=bootstrap_means(np.array(truth)[:, None], seed)[0],
+        curves={name: _curve(rows, name, gains) for name in terms.candidates},
+        photos=tuple(rows),
+        seconds={name: statistics.median(row.seconds[name] for row in rows) for name in terms.candidates},
+        definitions=_mean_definitions(rows),
+    )
 
 
-def resolve(
-    predict: Predict | Colorizer, size: tuple[int, int] | None, stride: int | None
-) -> tuple[Predict, tuple[int, int], int]:
-    """Return the function behind `predict`, and the size and stride that it or the caller states; else UsageError."""
+def resolve(predict: Predict | Colorizer, size: tuple[int, int] | None, stride: int | None) -> Candidate:
+    """Return the function behind `predict` with the size and stride that it or the caller states; else UsageError."""
     run = getattr(predict, "predict_ab", predict)
     size, stride = size or getattr(predict, "size", None), stride or getattr(predict, "stride", None)
     if size is None or stride is None or not callable(run):
         raise UsageError("evaluate() needs a Colorizer, or a function with size=(H, W) and stride=")
-    return run, size, stride
+    return Candidate(run, size, stride)
 
 
-def _score(photo: Prepared, gain: float, gains: Sequence[float]) -> PhotoRow:
-    mean_colour = np.broadcast_to(photo.ab.mean(axis=(1, 2), keepdims=True), photo.ab.shape).astype(np.float32)
-    pictures = {
-        PREDICTION: photo.picture(gain),
-        NO_COLOUR: photo.picture(0.0),
-        MEAN_COLOUR: photo.picture_of(mean_colour),
-    }
-    curve = []
-    for factor in gains:
-        picture = pictures[PREDICTION] if factor == gain else photo.picture(factor)
-        curve.append((_psnr(picture, photo.rgb), colourfulness(picture)))
-    scores = {name: _scores(picture, photo) for name, picture in pictures.items()}
-    return PhotoRow(photo.name, scores, colourfulness(photo.rgb), tuple(curve))
-
-
-def _scores(picture: ByteArray, photo: Prepared) -> Scores:
-    lightness, ab = lab_of_pixels(picture)
-    difference = ciede2000(_interleaved(lightness, ab), _interleaved(photo.lightness, photo.ab))
-    return Scores(
-        psnr=_psnr(picture, photo.rgb),
-        ssim=ssim(picture, photo.rgb, data_range=CODE_PEAK),
-        psnr_ab=min(LARGEST_PSNR, psnr(ab, photo.ab, peak=CODE_PEAK)),
-        ciede2000=float(difference.mean()),
-        colourfulness=colourfulness(picture),
+def _score(photo: EvaluationPhoto, terms: _Terms) -> PhotoRow:
+    rgb = at_scored_size(photo.rgb, terms.candidates[PREDICTION].size, terms.protocol)
+    lightness, ab = lab_of_pixels(rgb)
+    seconds: dict[str, float] = {}
+    fields = {}
+    for name, candidate in terms.candidates.items():
+        start = time.perf_counter()
+        fields[name] = candidate.colours(lightness)
+        seconds[name] = time.perf_counter() - start
+    ready = Prepared(photo.name, rgb, lightness, ab, fields[PREDICTION])
+    mean_colour = np.broadcast_to(ab.mean(axis=(1, 2), keepdims=True), ab.shape).astype(np.float32)
+    pictures = {PREDICTION: ready.picture(terms.gain)}
+    pictures |= {name: ready.picture_of(fields[name]) for name in fields if name != PREDICTION}
+    pictures |= {NO_COLOUR: ready.picture(0.0), MEAN_COLOUR: ready.picture_of(mean_colour)}
+    curves = {}
+    for name, predicted in fields.items():
+        drawn = [ready.picture_of(predicted * np.float32(factor)) for factor in terms.gains]
+        curves[name] = tuple((rgb_psnr(picture, rgb), colourfulness(picture)) for picture in drawn)
+    definitions = {}
+    if terms.definitions:
+        compared = pictures | {HALF_COLOUR: ready.picture_of(ab * np.float32(0.5))}
+        definitions = {name: by_definition(picture, rgb) for name, picture in compared.items()}
+    return PhotoRow(
+        photo.name,
+        {name: scores_of(picture, ready, terms.distance) for name, picture in pictures.items()},
+        colourfulness(rgb),
+        curves,
+        seconds,
+        definitions,
     )
 
 
-def _interleaved(lightness: npt.NDArray[np.float32], ab: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    return np.dstack((lightness, ab[0], ab[1]))
-
-
-def _psnr(picture: ByteArray, rgb: ByteArray) -> float:
-    return min(LARGEST_PSNR, psnr(picture, rgb, peak=CODE_PEAK))
-
-
-def _summary(rows: Sequence[PhotoRow], name: str, seed: int) -> dict[str, Interval]:
-    """Means of every metric, of dB over no colour (paired by photo), and of the colourfulness as a share of the true one."""
-    values = np.array([[getattr(row.scores[name], metric) for metric in METRICS] for row in rows])
-    over_gray = np.array([[row.scores[name].psnr - row.scores[NO_COLOUR].psnr] for row in rows])
-    intervals = bootstrap_means(np.hstack([values, over_gray]), seed)
-    truth = np.array([row.true_colourfulness for row in rows])
-    share = bootstrap_ratio(values[:, METRICS.index("colourfulness")], truth, seed)
-    return dict(zip((*METRICS, "db_over_gray"), intervals, strict=True)) | {"colourfulness_share": share}
-
-
-def _curve(rows: Sequence[PhotoRow], gains: Sequence[float]) -> tuple[CurvePoint, ...]:
+def _curve(rows: Sequence[PhotoRow], name: str, gains: Sequence[float]) -> tuple[CurvePoint, ...]:
     gray = float(np.mean([row.scores[NO_COLOUR].psnr for row in rows]))
     truth = float(np.mean([row.true_colourfulness for row in rows]))
-    points = np.array([row.curve for row in rows]).reshape(len(rows), len(gains), 2).mean(axis=0)
+    points = np.array([row.curves[name] for row in rows]).reshape(len(rows), len(gains), 2).mean(axis=0)
     return tuple(
         CurvePoint(float(gain), float(db), float(db) - gray, float(colour) / truth if truth else math.nan)
         for gain, (db, colour) in zip(gains, points, strict=True)
     )
+
+
+def _mean_definitions(rows: Sequence[PhotoRow]) -> dict[str, dict[str, float]]:
+    return {
+        name: {definition: statistics.fmean(row.definitions[name][definition] for row in rows) for definition in scores}
+        for name, scores in rows[0].definitions.items()
+    }
 
 
 def _read_off(curve: Sequence[CurvePoint], share: float, value: Callable[[CurvePoint], float]) -> float | None:

@@ -10,14 +10,14 @@ from icf_deploy.errors import UsageError, WorkError
 from icf_deploy.training.config import TrainConfig
 from icf_deploy.training.losses import loss_of_name
 from icf_deploy.training.machine import borrowed_process, native_precision, tensorboard_writer
-from icf_deploy.training.photos import PhotoSet, Split, load_photos, split_by_source, spread
+from icf_deploy.training.photos import MOST_NAMES, PhotoSet, Split, left_out, load_photos, split_by_source, spread
 from icf_deploy.training.state import load_state, state_path
+from icf_deploy.training.teacher import Teacher, colours_folder, forget_colours, taught
 from icf_deploy.training.trainer import TIMED_STEPS, Progress, Trainer, TrainingInterrupted
-from icf_deploy.training.validation import ValidationSet
+from icf_deploy.training.validation import VALIDATION_SIZE, ValidationSet
 
 __all__ = ["Progress", "TrainingInterrupted", "train"]
 
-MOST_NAMES = 10  # of skipped photos in a notice
 Notice = Callable[[str], None]
 
 
@@ -29,16 +29,21 @@ def train(config: TrainConfig, *, progress: Callable[[Progress], None] | None = 
     or disks that fail and for a loss that diverges, TrainingInterrupted (a KeyboardInterrupt) after a signal.
     """
     config.check()
-    config = replace(config.with_preset(), precision=native_precision(config))
+    config = replace(config.with_preset(), precision="fp32" if config.qat else native_precision(config))
     loss_of_name(config.loss)
     _refuse_existing(config)
     say = notice or (lambda _: None)
     previous = load_state(state_path(config.output)) if config.resume else None
     with borrowed_process(config.threads):
-        found = load_photos(config.photos)
+        teacher = Teacher(config.teacher, colours_folder(config), config.device) if config.teacher else None
+        found = load_photos(config.photos, gray_too=teacher is not None)
         split = split_by_source(found.photos, config.holdout)
         _describe(found, split, say)
-        validation = ValidationSet.of(spread(split.validation, config.validation_photos))
+        if teacher is not None:
+            split = _taught_split(split, teacher, config, say)
+            found = replace(found, teacher=teacher.name)
+        side = config.crop if config.qat else VALIDATION_SIZE
+        validation = ValidationSet.of(spread(split.validation, config.validation_photos), side)
         trainer = Trainer(config, split, validation)
         if previous is None:
             trainer.total = config.steps or _steps_of_minutes(config, split, validation)
@@ -47,7 +52,16 @@ def train(config: TrainConfig, *, progress: Callable[[Progress], None] | None = 
         say(f"{'resuming at step ' + str(trainer.step) + ' of' if previous else 'training for'} {trainer.total} steps")
         with tensorboard_writer(config.log_dir) as writer:
             trainer.run(progress, writer)
-        return trainer.finish(split, found)
+        path = trainer.finish(split, found)
+    forget_colours(config)
+    return path
+
+
+def _taught_split(split: Split, teacher: Teacher, config: TrainConfig, say: Notice) -> Split:
+    """Return the photos that are trained and validated on in the teacher's colours, which become the truth."""
+    validation = spread(split.validation, config.validation_photos)
+    photos = taught(teacher, (*split.train, *validation), say)
+    return replace(split, train=photos[: len(split.train)], validation=photos[len(split.train) :])
 
 
 def _steps_of_minutes(config: TrainConfig, split: Split, validation: ValidationSet) -> int:
@@ -72,10 +86,8 @@ def _refuse_existing(config: TrainConfig) -> None:
 
 
 def _describe(found: PhotoSet, split: Split, say: Notice) -> None:
-    for names, what in ((found.unreadable, "could not be read"), (found.colourless, "have no colour")):
-        if names:
-            more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
-            say(f"{len(names)} photos {what} and are left out: {', '.join(names[:MOST_NAMES])}{more}")
+    for line in left_out(found):
+        say(line)
     if split.notice:
         say(split.notice)
     held = f" (held out: {', '.join(split.holdout[:MOST_NAMES])})" if split.holdout else ""

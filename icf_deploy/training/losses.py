@@ -14,13 +14,14 @@ from torch import Tensor
 
 from icf_deploy.errors import UsageError
 from icf_deploy.training.color import rgb_of_lab
-from icf_deploy.training.config import TrainConfig
+from icf_deploy.training.config import FLOAT_LOSS, TrainConfig
 
 SSIM_SIGMA = 1.5  # pixels; Wang et al. 2004
 SSIM_WINDOW = 11  # pixels
 SSIM_C1, SSIM_C2 = 0.01**2, 0.03**2  # for values in 0..1
 CHROMA_PER_WEIGHT = 15.0  # vivid: chroma that adds 1 to a pixel's weight
 LARGEST_WEIGHT = 5.0  # vivid: so that a few neon pixels do not own the gradient
+DISTANCE_BEND = 1.0  # CIELAB units; about what the eye can tell apart
 MEAN_SHARE = 0.37  # Hasler and Suesstrunk 2003, M(1): share of the mean chroma beside its spread
 
 
@@ -60,7 +61,15 @@ def paper(ab: Tensor, truth: Truth, config: TrainConfig) -> Tensor:
     return config.mse_weight * F.mse_loss(predicted, true) + config.ssim_weight * (1 - ssim(predicted, true))
 
 
-LOSSES: dict[str, Loss] = {"vivid": vivid, "huber": huber, "paper": paper}
+def distance(ab: Tensor, truth: Truth, _: TrainConfig) -> Tensor:
+    """Mean distance in ab, square below DISTANCE_BEND: a few crops in which int8 goes far astray do not own the gradient.
+
+    For `--qat`, whose truth is the float network's ab.
+    """
+    return ((ab - truth.ab).square().sum(1) + DISTANCE_BEND**2).sqrt().mean() - DISTANCE_BEND
+
+
+LOSSES: dict[str, Loss] = {"vivid": vivid, "huber": huber, "paper": paper, FLOAT_LOSS: distance}
 
 
 def loss_of_name(name: str) -> Loss:

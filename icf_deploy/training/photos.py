@@ -28,6 +28,7 @@ SMALLEST_SIDE = 32  # pixels; less is an icon, not a photo
 LEAST_MEAN_CHROMA = 3.0  # CIELAB; below it a photo is gray or toned
 CHROMA_MAP_SIDE = 16  # cells; enough to tell the colourful part of a photo from the rest
 HOLDOUT_SHARE = (0.05, 0.08)  # of the photos, least and most, when no source is named
+MOST_NAMES = 10  # of photos in a notice
 _NUMBER = re.compile(r"_\d+$")
 
 Pixels = npt.NDArray[np.uint8]
@@ -50,6 +51,7 @@ class PhotoSet:
     photos: tuple[Photo, ...]
     unreadable: tuple[str, ...] = ()
     colourless: tuple[str, ...] = ()
+    teacher: str | None = None  # the checkpoint whose colours the photos have, by preset and SHA-256; None: their own
 
     def digest(self) -> str:
         """SHA-256 over names and pixels: two runs with the same digest saw the same photos."""
@@ -91,8 +93,10 @@ def source_of(name: str) -> str:
     return _NUMBER.sub("", Path(name).with_suffix("").as_posix())
 
 
-def load_photos(folders: Sequence[Path], *, progress: Callable[[int, int], None] | None = None) -> PhotoSet:
-    """Decode every photo under `folders` once; progress(done, total) is called after each.
+def load_photos(
+    folders: Sequence[Path], *, gray_too: bool = False, progress: Callable[[int, int], None] | None = None
+) -> PhotoSet:
+    """Decode every photo under `folders` once; progress(done, total) is called after each. gray_too: keep those without colour.
 
     Raises WorkError when there is no usable photo.
     """
@@ -104,7 +108,7 @@ def load_photos(folders: Sequence[Path], *, progress: Callable[[int, int], None]
             unreadable.append(name)
         else:
             photo = Photo(name, source_of(name), rgb, _chroma_map(rgb))
-            if float(photo.chroma_map.mean()) < LEAST_MEAN_CHROMA:
+            if not gray_too and float(photo.chroma_map.mean()) < LEAST_MEAN_CHROMA:
                 colourless.append(name)
             else:
                 photos.append(photo)
@@ -133,6 +137,25 @@ def split_by_source(photos: Sequence[Photo], holdout: Iterable[str] = ()) -> Spl
     if not train:
         raise UsageError(f"--holdout {' '.join(wanted)} leaves no photo to train on")
     return Split(train, tuple(photo for photo in photos if photo.source in chosen), tuple(sorted(chosen)))
+
+
+def recoloured(photo: Photo, rgb: Pixels) -> Photo:
+    """Return the photo with other colours, uint8 RGB of the same size."""
+    return Photo(photo.name, photo.source, rgb, _chroma_map(rgb))
+
+
+def left_out(found: PhotoSet) -> list[str]:
+    """Say in a line each how many photos could not be read or have no colour, and which."""
+    lines = []
+    for names, one, many in (
+        (found.unreadable, "could not be read and is left out", "could not be read and are left out"),
+        (found.colourless, "has no colour and is left out", "have no colour and are left out"),
+    ):
+        if names:
+            more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+            what = f"1 photo {one}" if len(names) == 1 else f"{len(names)} photos {many}"
+            lines.append(f"{what}: {', '.join(names[:MOST_NAMES])}{more}")
+    return lines
 
 
 def spread(photos: Sequence[Photo], most: int) -> tuple[Photo, ...]:
@@ -200,7 +223,7 @@ def _split_by_name(photos: Sequence[Photo]) -> Split:
     names = {photo.name for photo in ranked[:held]}
     sources = len({photo.source for photo in photos})
     notice = (
-        f"{sources} source(s) in {len(photos)} photos: none can be held out as a whole, so {held} photos are held out by "
+        f"{sources} source(s) in {len(photos)} photos: none can be held out as a whole, so {held} of them are held out by "
         "file name; validation shares sources with training and will look too good"
     )
     train = tuple(photo for photo in photos if photo.name not in names)

@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from icf_deploy.errors import PhotoError, UsageError
+from icf_deploy.errors import PhotoError, UsageError, WorkError
 from icf_deploy.imaging.codec import read_photo
 from icf_deploy.imaging.color import F_BLACK, F_PER_L, gray_of_fy, lab_of_pixels
 from icf_deploy.imaging.merge import merge_rows
@@ -27,10 +27,34 @@ from icf_deploy.imaging.resample import shrink_to_grid
 from icf_deploy.training.photos import find_photos
 
 PROTOCOLS = ("256", "full")
+SKIPPED_NAMED = 3  # photos in the message that none is left
 
 ByteArray = npt.NDArray[np.uint8]
 FloatArray = npt.NDArray[np.float32]
 Predict: TypeAlias = Callable[[FloatArray], FloatArray]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What is scored: gray float32 [N,1,H,W] in 0..1 -> ab float32 [N,2,H/stride,W/stride], (H, W), and the stride."""
+
+    predict: Predict
+    size: tuple[int, int]
+    stride: int
+
+    def colours(self, lightness: FloatArray) -> FloatArray:
+        """L float32 [h,w] of a photo of any size -> the ab that is predicted for it, float32 [2,H/stride,W/stride].
+
+        Raises UsageError where another shape comes out than size and stride say.
+        """
+        predicted = np.asarray(self.predict(gray_for(lightness, self.size)), np.float32)
+        expected = (1, 2, self.size[0] // self.stride, self.size[1] // self.stride)
+        if predicted.shape != expected:
+            raise UsageError(
+                f"the prediction has shape {list(predicted.shape)}, expected {list(expected)}: check size and stride"
+            )
+        field: FloatArray = predicted[0]
+        return field
 
 
 @dataclass(frozen=True)
@@ -81,22 +105,32 @@ def prepare(photo: EvaluationPhoto, predict: Predict, size: tuple[int, int], str
 
     Raises UsageError where `predict` gives another shape than size and stride say.
     """
-    rgb = _stretched(photo.rgb, size) if protocol == "256" else photo.rgb
+    rgb = at_scored_size(photo.rgb, size, protocol)
     lightness, ab = lab_of_pixels(rgb)
+    return Prepared(photo.name, rgb, lightness, ab, Candidate(predict, size, stride).colours(lightness))
+
+
+def at_scored_size(rgb: ByteArray, size: tuple[int, int], protocol: str) -> ByteArray:
+    """uint8 RGB [h,w,3] -> the same stretched to size = (H, W) under protocol 256, and as it is under full."""
+    if protocol != "256":
+        return rgb
+    shrinks = rgb.shape[0] >= size[0] and rgb.shape[1] >= size[1]
+    kind = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(rgb, (size[1], size[0]), interpolation=kind), np.uint8)
+
+
+def gray_for(lightness: FloatArray, size: tuple[int, int]) -> FloatArray:
+    """L float32 [h,w] -> what a network of size = (H, W) is given: gray float32 [1,1,H,W] in 0..1."""
     fy = _fy(lightness)
     height, width = lightness.shape
-    gray = gray_of_fy(shrink_to_grid(lambda top, bottom: fy[top:bottom], (height, width), size))
-    predicted = np.asarray(predict(gray[None, None]), np.float32)
-    expected = (1, 2, size[0] // stride, size[1] // stride)
-    if predicted.shape != expected:
-        raise UsageError(f"the prediction has shape {list(predicted.shape)}, expected {list(expected)}: check size and stride")
-    return Prepared(photo.name, rgb, lightness, ab, predicted[0])
+    return gray_of_fy(shrink_to_grid(lambda top, bottom: fy[top:bottom], (height, width), size))[None, None]
 
 
 class PhotoFolder:
     """Colour photos of folders, read one at a time; `skipped` names what was left out on the way, and why."""
 
     def __init__(self, folders: Sequence[Path]) -> None:
+        self._folders = folders
         self._files = find_photos(folders)
         self.skipped: dict[str, str] = {}
 
@@ -104,6 +138,8 @@ class PhotoFolder:
         return len(self._files)
 
     def __iter__(self) -> Iterator[EvaluationPhoto]:
+        """Yield the photos that have colour; raise WorkError at the end where none was one."""
+        usable = 0
         for name, path in self._files:
             try:
                 pixels = read_photo(path).pixels
@@ -113,15 +149,16 @@ class PhotoFolder:
             if pixels.ndim == 2 or not np.ptp(pixels, axis=2).any():  # noqa: PLR2004 - one plane
                 self.skipped[name] = "gray: there is no colour to compare with"
                 continue
+            usable += 1
             yield EvaluationPhoto(name, pixels)
+        if not usable:
+            reasons = "; ".join(f"{name}: {reason}" for name, reason in list(self.skipped.items())[:SKIPPED_NAMED])
+            raise WorkError(
+                f"{', '.join(map(str, self._folders))}: none of {len(self)} files is a colour photo ({reasons}); "
+                "name another --photos"
+            )
 
 
 def _fy(lightness: FloatArray) -> FloatArray:
     fy: FloatArray = lightness * np.float32(F_PER_L) + np.float32(F_BLACK)
     return fy
-
-
-def _stretched(rgb: ByteArray, size: tuple[int, int]) -> ByteArray:
-    shrinks = rgb.shape[0] >= size[0] and rgb.shape[1] >= size[1]
-    kind = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(rgb, (size[1], size[0]), interpolation=kind), np.uint8)

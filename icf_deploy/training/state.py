@@ -34,6 +34,7 @@ class RunState:
     optimizer: dict[str, Any]
     history: list[Record] = field(default_factory=list)
     seconds: float = 0.0  # spent in training so far
+    start: str = ""  # digest of the checkpoint that --qat compares with; "" for other runs
     best: dict[str, Any] | None = None  # of the best validation so far: step, score, averaged weights
 
 

@@ -18,20 +18,22 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from icf_deploy.errors import ArtefactError, WorkError
 from icf_deploy.network.network import ColorizationNetwork
 from icf_deploy.training.color import pair_of_batch
-from icf_deploy.training.config import TrainConfig
-from icf_deploy.training.crops import Augmentation, Batch, CropSource
+from icf_deploy.training.config import FLOAT_LOSS, TrainConfig
+from icf_deploy.training.crops import TEACHER_AUGMENTATION, Augmentation, Batch, CropSource
 from icf_deploy.training.fast_backward import FastBackward
 from icf_deploy.training.losses import Truth, loss_of_name
 from icf_deploy.training.machine import caught_signals, usable_device
 from icf_deploy.training.optimisation import AveragedNetwork, learning_rate_factor, optimizer_for, set_learning_rate
 from icf_deploy.training.photos import PhotoSet, Split
+from icf_deploy.training.qat import QatRun
 from icf_deploy.training.start import initial_network, save_network
 from icf_deploy.training.state import Record, RunState, save_state, state_path
-from icf_deploy.training.validation import GAINS, PROTOCOL, Point, ValidationSet, score, validate
+from icf_deploy.training.validation import GAINS, Point, ValidationSet, score, validate
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard.writer import SummaryWriter
@@ -64,13 +66,20 @@ class Trainer:
         self._device = usable_device(config.device)
         self._photos = PhotoSet(split.train).digest()
         self._crops = CropSource(
-            split.train, batch=config.batch, crop=config.crop, seed=config.seed, augmentation=Augmentation()
+            split.train,
+            batch=config.batch,
+            crop=config.crop,
+            seed=config.seed,
+            augmentation=Augmentation() if config.teacher is None else TEACHER_AUGMENTATION,
         )
         self._validation = validation
         self._loss = loss_of_name(config.loss)
         torch.manual_seed(config.seed)
         network = initial_network(config)
-        self._network: ColorizationNetwork = network.to(self._device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+        self._qat = QatRun(network, config, self._device) if config.qat else None
+        # What is rounded is lowered: it has no BatchNorm or dropout that training would want in another mode.
+        network = network.train() if self._qat is None else self._qat.network
+        self._network: ColorizationNetwork = network.to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._averaged = AveragedNetwork(self._network, config.ema)
         self._optimizer = optimizer_for(self._network, config)
         self.total = 0
@@ -84,6 +93,8 @@ class Trainer:
         differences = self._config.differences(state.config)
         if state.photos != self._photos:
             differences.append("the training photos are not the same")
+        if self._qat is not None and state.start != self._qat.start:
+            differences.append(f"{self._config.from_checkpoint} is not the same file")
         if differences:
             raise ArtefactError(
                 f"{state_path(self._config.output)}: this run cannot be resumed with other options: {'; '.join(differences)}. "
@@ -137,9 +148,28 @@ class Trainer:
         set_learning_rate(self._optimizer, learning_rate_factor(self.step, self.total, config.warmup))
         pair = pair_of_batch(batch, self._device)
         truth = Truth(F.avg_pool2d(pair.l, self._network.stride), F.avg_pool2d(pair.ab, self._network.stride))
+        if self._qat is not None and config.loss == FLOAT_LOSS:
+            truth = Truth(truth.l, self._qat.float_ab(pair.gray))
+        gray = pair.gray.contiguous(memory_format=torch.channels_last)
+        loss = self._loss(self._ab(gray), truth, config)
+        if self._qat is not None and config.loss == FLOAT_LOSS:
+            # Else the weights go where only rounding brings them home, and the float network, int8's yardstick, is elsewhere.
+            with self._qat.unrounded(self._network):
+                loss = loss + self._loss(self._ab(gray), truth, config)
+        self._optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self._network.parameters(), config.clip)
+        self._optimizer.step()
+        self._network.constrain()
+        self._averaged.update(self.step)
+        self.step += 1
+        return float(loss.detach())
+
+    def _ab(self, gray: Tensor) -> Tensor:
+        """The network's ab in float32, [N,2,h,w]."""
+        network = self._network
         faster = FastBackward() if self._device.type == "cpu" else nullcontext()
-        network, gray = self._network, pair.gray.contiguous(memory_format=torch.channels_last)
-        half = torch.autocast(self._device.type, torch.bfloat16, enabled=config.precision == "bf16")
+        half = torch.autocast(self._device.type, torch.bfloat16, enabled=self._config.precision == "bf16")
         with faster:
             with half:
                 features, levels = network.features(gray)
@@ -147,15 +177,7 @@ class Trainer:
             palette = network.palette(tuple(level.float() for level in levels))
             with half:
                 ab = network.paint(palette, features, gray)
-        loss = self._loss(ab.float(), truth, config)
-        self._optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), config.clip)
-        self._optimizer.step()
-        network.constrain()
-        self._averaged.update(self.step)
-        self.step += 1
-        return float(loss.detach())
+        return ab.float()
 
     def save(self) -> None:
         """Write the state file."""
@@ -169,6 +191,7 @@ class Trainer:
             optimizer=self._optimizer.state_dict(),
             history=self._history,
             seconds=self._seconds,
+            start=self._qat.start if self._qat is not None else "",
             best=self._best,
         )
         save_state(state, state_path(self._config.output))
@@ -187,7 +210,11 @@ class Trainer:
             "validation": json.dumps({k: kept[k] for k in ("photos", "protocol", "curve")}),
             "gain": f"{config.gain} (folded into the weights; the gains of the validation curve are before it)",
             "unreadable": str(len(found.unreadable)),
+            **({"teacher": found.teacher} if found.teacher else {}),
         }
+        if self._qat is not None:
+            network, ranges = self._qat.restored(network)
+            metadata |= ranges
         save_network(network, config, metadata)
         history = config.output.with_suffix(".history.json")
         history.write_text(json.dumps(self._history, indent=1) + "\n", encoding="utf-8")
@@ -208,7 +235,7 @@ class Trainer:
         return statistics.median(seconds[warm:]), time.perf_counter() - start
 
     def _validate(self, loss: float, writer: SummaryWriter | None) -> Point:
-        gains = sorted({*GAINS, self._config.gain})
+        gains, protocol = sorted({*GAINS, self._config.gain}), self._validation.protocol
         curve = validate(self._averaged.network, self._validation, gains=gains, device=self._device)
         self._history.append(
             {
@@ -216,7 +243,7 @@ class Trainer:
                 "loss": loss,
                 "seconds": round(self._seconds, 1),
                 "photos": len(self._validation.rgb),
-                "protocol": PROTOCOL,
+                "protocol": protocol if self._config.teacher is None else f"{protocol}, against the teacher's colours",
                 "curve": [asdict(point) for point in curve],
             }
         )

@@ -21,7 +21,7 @@ from icf_deploy.training.photos import Photo
 VALIDATION_SIZE = 256  # pixels; the size at which the network is used
 VALIDATION_BATCH = 8  # photos; bounds memory
 GAINS = (0.4, 0.55, 0.7, 0.85, 1.0, 1.2, 1.4)  # the curve that tells a loss's colour from its size
-PROTOCOL = "centre square at 256x256, 8-bit RGB, true L kept, ab upsampled bicubically, mean over photos"
+PROTOCOL = "centre square at {size}, 8-bit RGB, true L kept, ab upsampled bicubically, mean over photos"
 SCORED_COLOURFULNESS = 0.6  # share of the true one at which runs are compared; below it dB come from adding little colour
 _LEAST_ERROR = 1e-3  # squared 8-bit codes; keeps PSNR finite for a photo that is matched exactly
 
@@ -37,14 +37,20 @@ class Point:
 
 @dataclass(frozen=True)
 class ValidationSet:
-    """Held-out photos at 256x256: uint8 RGB [N,256,256,3]."""
+    """Held-out photos at one size: uint8 RGB [N,S,S,3]."""
 
     rgb: torch.Tensor
 
     @classmethod
-    def of(cls, photos: Sequence[Photo]) -> ValidationSet:
-        """Cut and scale the centre square of each photo."""
-        return cls(torch.from_numpy(np.stack([_centre_square(photo) for photo in photos])))
+    def of(cls, photos: Sequence[Photo], side: int = VALIDATION_SIZE) -> ValidationSet:
+        """Cut the centre square of each photo and scale it to side x side."""
+        return cls(torch.from_numpy(np.stack([_centre_square(photo, side) for photo in photos])))
+
+    @property
+    def protocol(self) -> str:
+        """What is done with the photos, in words."""
+        side = self.rgb.shape[1]
+        return PROTOCOL.format(size=f"{side}x{side}")
 
 
 @torch.no_grad()
@@ -89,8 +95,8 @@ def colourfulness(rgb: Tensor) -> Tensor:
     return opponents.var(2, correction=0).sum(1).sqrt() + 0.3 * opponents.mean(2).square().sum(1).sqrt()
 
 
-def _centre_square(photo: Photo) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+def _centre_square(photo: Photo, size: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
     height, width = photo.rgb.shape[:2]
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2
-    return scaled(photo.rgb[top : top + side, left : left + side], VALIDATION_SIZE, VALIDATION_SIZE)
+    return scaled(photo.rgb[top : top + side, left : left + side], size, size)

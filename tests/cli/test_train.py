@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import re
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from icf_deploy.training.config import TrainConfig
 
@@ -39,6 +41,8 @@ EXAMPLES: dict[str, tuple[list[str], Any]] = {
     "resume": (["--resume"], True),
     "overwrite": (["--overwrite"], True),
     "log_dir": (["--log-dir", "logs"], Path("logs")),
+    "teacher": (["--teacher", "t.pth"], Path("t.pth")),
+    "teacher_cache": (["--teacher", "t.pth", "--teacher-cache", "c"], Path("c")),
     "precision": (["--precision", "fp32"], "fp32"),
     "loss": (["--loss", "paper"], "paper"),
     "batch": (["--batch", "7"], 7),
@@ -91,3 +95,34 @@ def test_a_short_real_run_writes_a_checkpoint_and_reports_its_validation(icf, ph
     assert any(line.startswith("step 2 of 2: loss ") and "dB over gray" in line for line in found.err.splitlines())
     again = icf("train", "--photos", photos_dir, "-o", output, "--steps", "2")
     assert again.status == 1 and "--overwrite" in again.error
+
+
+def test_a_baseline_is_trained_by_the_same_command(icf, photos_dir: Path, tmp_path: Path, monkeypatch) -> None:
+    from icf_deploy.training import baselines
+
+    monkeypatch.setattr(baselines, "SAMPLES", {"knn": 200, "svr": 200})
+    output = tmp_path / "svr.npz"
+    found = icf("train", "--baseline", "svr", "--photos", photos_dir, "-o", output)
+    assert (found.status, found.out) == (0, f"{output}\n"), found.err
+    assert re.search(r"^200 samples fitted in \d+ s$", found.err, re.M)
+    refused = icf("train", "--baseline", "svr", "--photos", photos_dir, "-o", output, "--steps", "5")
+    assert refused.status == 2 and "has no use for --steps" in refused.error
+
+
+@pytest.mark.parametrize("baseline", [(), ("--baseline", "knn")])
+def test_folders_that_nothing_can_be_learnt_from_are_refused(icf, baseline: tuple[str, ...], tmp_path: Path, photo) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    options = ("-o", tmp_path / "x.npz", *baseline) if baseline else ("-o", tmp_path / "x.safetensors", "--steps", "2")
+    found = icf("train", "--photos", photos, *options)
+    assert found.status == 1 and "no photos in it" in found.error
+    Image.fromarray(photo("coffee")).convert("L").save(photos / "gray.png")
+    found = icf("train", "--photos", photos, *options)
+    assert found.status == 1 and "none of 1 files is a colour photo (0 unreadable, 1 without colour)" in found.error
+
+
+def test_a_teacher_of_another_kind_is_refused_with_the_status_of_artefacts(icf, photos_dir: Path, tmp_path: Path) -> None:
+    teacher = tmp_path / "teacher.pth"
+    teacher.write_bytes(b"not a network")
+    found = icf("train", "--photos", photos_dir, "-o", tmp_path / "x.safetensors", "--steps", "2", "--teacher", teacher)
+    assert found.status == 4 and "--teacher needs a colorization checkpoint" in found.error and "teacher.pth" in found.error

@@ -19,12 +19,12 @@ def row(name: str, db: float) -> PhotoRow:
     def scores(psnr: float, colour: float) -> Scores:
         return Scores(psnr, 0.9, 25.0, 10.0, colour)
 
-    return PhotoRow(name, {"prediction": scores(20 + db, 31.4), "no colour": scores(20, 0)}, 40.0, ())
+    return PhotoRow(name, {"prediction": scores(20 + db, 31.4), "no colour": scores(20, 0)}, 40.0, {})
 
 
 def evaluation(gains: list[float]) -> Evaluation:
     rows = tuple(row(f"p{i}", db) for i, db in enumerate(gains))
-    return Evaluation("protocol", 1.0, {}, Interval(0, 0, 0), (), rows)
+    return Evaluation("protocol", 1.0, {}, Interval(0, 0, 0), {}, rows)
 
 
 def test_best_median_and_worst_are_chosen_by_db_over_no_colour() -> None:
@@ -34,8 +34,15 @@ def test_best_median_and_worst_are_chosen_by_db_over_no_colour() -> None:
     assert [r.name for r in chosen(result, "worst", 2)] == ["p3", "p0"]
     assert len(chosen(result, "all", 2)) == 5
     assert len(chosen(result, "best", 99)) == 5
-    with pytest.raises(UsageError, match="all, best, median, worst"):
+    with pytest.raises(UsageError, match="all, best, median, worst, ranks"):
         chosen(result, "nicest")
+
+
+def test_ranks_are_some_of_the_best_the_median_and_the_worst_each_once() -> None:
+    many = chosen(evaluation([float(i) for i in range(20)]), "ranks")
+    assert [r.name for r in many] == [f"p{i}" for i in (19, 18, 17, 16, 11, 10, 9, 8, 3, 2, 1, 0)]
+    assert len(chosen(evaluation([1.0, 2.0]), "ranks")) == 2
+    assert len(chosen(evaluation([float(i) for i in range(7)]), "ranks")) == 6
 
 
 def test_the_note_says_db_and_colourfulness() -> None:

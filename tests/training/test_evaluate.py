@@ -16,8 +16,8 @@ from skimage.metrics import peak_signal_noise_ratio
 
 from icf_deploy.errors import UsageError, WorkError
 from icf_deploy.imaging.color import lab_of_pixels
-from icf_deploy.training.evaluate import MEAN_COLOUR, NO_COLOUR, PREDICTION, Evaluation, evaluate
-from icf_deploy.training.protocols import EvaluationPhoto, PhotoFolder, prepare
+from icf_deploy.training.evaluate import HALF_COLOUR, MEAN_COLOUR, NO_COLOUR, PREDICTION, Evaluation, evaluate
+from icf_deploy.training.protocols import Candidate, EvaluationPhoto, PhotoFolder, prepare
 
 Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
@@ -177,3 +177,36 @@ def test_a_folder_skips_gray_and_broken_photos_and_names_them(tmp_path: Path, ph
 def test_evaluation_needs_no_torch() -> None:
     code = "import sys, icf_deploy.training.evaluate, icf_deploy.training.contact_sheet; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_other_predictions_are_scored_at_their_own_size_beside_the_first(photos: list[EvaluationPhoto]) -> None:
+    def warm(gray: Floats) -> Floats:
+        assert gray.shape == (1, 1, 64, 96)
+        return np.full((1, 2, 8, 12), 10, np.float32)
+
+    result = evaluate(gray_only, photos, size=SIZE, stride=4, beside={"warm": Candidate(warm, (64, 96), 8)}, gain=0.5)
+    assert list(result.summary) == [PREDICTION, "warm", NO_COLOUR, MEAN_COLOUR]
+    warm_scores = result.summary["warm"]
+    at_1 = next(point for point in result.curves["warm"] if point.gain == 1)
+    assert warm_scores["psnr"].mean == pytest.approx(at_1.psnr)  # the gain is the prediction's alone
+    assert warm_scores["colourfulness"].mean > 5
+    assert result.db_at(at_1.colourfulness, "warm") == pytest.approx(at_1.db_over_gray)
+    assert set(result.seconds) == {PREDICTION, "warm"} and min(result.seconds.values()) > 0
+
+
+def test_a_prediction_may_not_take_the_name_of_another_row(photos: list[EvaluationPhoto]) -> None:
+    with pytest.raises(UsageError, match="'no colour' is the name of another row"):
+        evaluate(sepia, photos, size=SIZE, stride=4, beside={NO_COLOUR: Candidate(sepia, SIZE, 4)})
+
+
+def test_definitions_are_means_over_photos_of_every_row_and_of_half_the_true_colour(photos: list[EvaluationPhoto]) -> None:
+    result = evaluate(sepia, photos, size=SIZE, stride=4, definitions=True)
+    assert set(result.definitions) == {*result.summary, HALF_COLOUR}
+    for name, scores in result.summary.items():
+        assert result.definitions[name]["PSNR RGB"] == pytest.approx(scores["psnr"].mean)
+        assert result.definitions[name]["SSIM RGB"] == pytest.approx(scores["ssim"].mean)
+        assert result.definitions[name]["PSNR ab, peak 255"] == pytest.approx(scores["psnr_ab"].mean)
+    # Half the error is a quarter of its square: 6.02 dB.
+    half, none = (result.definitions[name]["PSNR ab, peak 255"] for name in (HALF_COLOUR, NO_COLOUR))
+    assert half - none == pytest.approx(6.02, abs=0.1)
+    assert evaluate(sepia, photos, size=SIZE, stride=4).definitions == {}

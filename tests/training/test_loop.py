@@ -182,7 +182,7 @@ def test_notices_name_the_photos_that_were_left_out(config: TrainConfig, photos_
     (extra / "broken.jpg").write_bytes(b"\xff\xd8\xff broken")
     notices: list[str] = []
     train(replace(config, steps=1, photos=(photos_dir, extra)), notice=notices.append)
-    assert any("1 photos could not be read and are left out: broken.jpg" in line for line in notices)
+    assert "1 photo could not be read and is left out: broken.jpg" in notices
 
 
 def test_resuming_with_other_options_or_photos_is_refused_by_name(config: TrainConfig, tmp_path: Path) -> None:
@@ -275,3 +275,22 @@ def test_tensorboard_logs_are_written_where_asked(config: TrainConfig, tmp_path:
 def test_every_loss_trains_the_network(loss: str, config: TrainConfig) -> None:
     train(replace(config, steps=2, loss=loss, precision="fp32"))
     assert all(bool(torch.isfinite(value).all()) for value in weights(config.output).values())
+
+
+def test_a_full_disk_while_saving_leaves_the_checkpoint_that_was_there(
+    config: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(replace(config, steps=1))
+    before = config.output.read_bytes()
+
+    def full(self: Path, data: bytes) -> int:
+        with self.open("wb") as stream:
+            stream.write(data[:100])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        with pytest.raises(WorkError, match=r"No space left on device.*--resume"):
+            train(replace(config, steps=1, seed=1, overwrite=True))
+    assert config.output.read_bytes() == before
+    assert not list(config.output.parent.glob(".*.tmp"))

@@ -14,7 +14,9 @@ from icf_deploy.training.photos import (
     CHROMA_MAP_SIDE,
     Photo,
     PhotoSet,
+    left_out,
     load_photos,
+    recoloured,
     source_of,
     split_by_source,
     spread,
@@ -131,3 +133,29 @@ def test_the_digest_changes_with_a_single_pixel() -> None:
     second.rgb[3, 4, 1] = 1
     assert PhotoSet((first,)).digest() != PhotoSet((second,)).digest()
     assert PhotoSet((first,)).digest() == PhotoSet((tiny("a.png"),)).digest()
+
+
+def test_what_was_left_out_is_counted_and_named_but_not_without_end() -> None:
+    found = PhotoSet((), unreadable=("a.jpg",), colourless=tuple(f"{i}.png" for i in range(12)))
+    assert left_out(found) == [
+        "1 photo could not be read and is left out: a.jpg",
+        "12 photos have no colour and are left out: " + ", ".join(f"{i}.png" for i in range(10)) + " and 2 more",
+    ]
+    assert left_out(PhotoSet(())) == []
+
+
+def test_gray_photos_are_kept_where_they_are_wanted(tmp_path: Path) -> None:
+    Image.fromarray(np.full((40, 40), 90, np.uint8)).save(tmp_path / "gray.png")
+    with pytest.raises(WorkError, match="1 without colour"):
+        load_photos([tmp_path])
+    assert [photo.name for photo in load_photos([tmp_path], gray_too=True).photos] == ["gray.png"]
+
+
+def test_a_recoloured_photo_knows_where_its_new_colours_are() -> None:
+    gray = tiny("a.png")
+    rgb = np.full(gray.rgb.shape, 128, np.uint8)
+    rgb[:, : rgb.shape[1] // 2] = (220, 40, 40)
+    found = recoloured(gray, rgb)
+    assert (found.name, found.source) == (gray.name, gray.source)
+    assert found.chroma_map[:, :7].min() > 50
+    assert found.chroma_map[:, 9:].max() < 5

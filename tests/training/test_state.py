@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import errno
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -74,3 +76,29 @@ def test_a_file_that_is_no_state_is_refused_and_its_code_never_runs(
     with pytest.raises(ArtefactError, match=r"run\.training\.pt"):
         load_state(path)
     assert not (tmp_path / "exploded").exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits on the size of files are POSIX")
+def test_a_disk_that_really_takes_no_more_leaves_the_previous_state(tmp_path: Path) -> None:
+    """Not a pretended error: the kernel refuses the bytes, wherever in torch's writer that happens."""
+    code = """
+import pathlib, resource, signal, torch
+from icf_deploy.errors import WorkError
+from icf_deploy.training.state import RunState, load_state, save_state
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+path = pathlib.Path("run.training.pt")
+def state(step):
+    weights = {"weight": torch.full((200_000,), float(step))}
+    return RunState({}, "digest", 10, step, weights, weights, {})
+save_state(state(3), path)
+resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, resource.RLIM_INFINITY))
+try:
+    save_state(state(4), path)
+except WorkError as error:
+    print(error)
+assert [p.name for p in pathlib.Path().iterdir()] == [path.name], "rubbish is left"
+assert load_state(path).step == 3 and float(load_state(path).network["weight"][-1]) == 3
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "could not be written" in done.stdout and "--resume" in done.stdout

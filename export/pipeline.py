@@ -19,16 +19,19 @@ from icf_deploy.bundle.fields import Json
 from icf_deploy.bundle.manifest import WHOLE, Lowering, Parity, Provenance, SkippedRewrite, Source
 from icf_deploy.bundle.reference import ReferenceSet
 from icf_deploy.bundle.replacement import check_output
+from icf_deploy.bundle.sensitivity import Sensitivity
 from icf_deploy.bundle.store import SHIPPED_CHECKPOINT, Bundle, NewEngine, NewGraph, write_bundle
 from icf_deploy.errors import ParityError, UsageError
 from icf_deploy.export.graph import example_gray, to_onnx
 from icf_deploy.export.lowering import Outcome, check_names, lower, lower_graph
 from icf_deploy.export.portable import portable
-from icf_deploy.export.precision.narrow import narrow, require_precision
+from icf_deploy.export.precision.auto import find_front, require_engines
+from icf_deploy.export.precision.narrow import AUTO, NarrowGraph, narrow, require_precision
+from icf_deploy.export.precision.trained import TrainedRanges
 from icf_deploy.export.reference import PHOTO_FOLDER, reference_set
 from icf_deploy.export.split import split_graphs
 from icf_deploy.export.statistics import statistics
-from icf_deploy.network.checkpoint import load_checkpoint
+from icf_deploy.network.checkpoint import checkpoint_metadata, load_checkpoint
 from icf_deploy.network.network import SIZE_MULTIPLE, ColorizationNetwork
 from icf_deploy.network.presets import EDGE_PRESET, PRESETS
 from icf_deploy.runtimes import registry, trt_ahead
@@ -72,6 +75,7 @@ def export_bundle(
     targets: Sequence[str] = (),
     precision: str | Path = FP32,
     photos: Path | None = None,
+    search_on: Sequence[str] = (),
     command: str = "",
     progress: Progress | None = None,
     compiling: trt_ahead.Progress | None = None,
@@ -83,8 +87,9 @@ def export_bundle(
     `--engine pytorch` runs from the bundle. lowering: apply the exact rewrites; keep: names of rewrites to leave out.
     portable_ops: only operators that strict targets take. split: also write features, palette and paint as graphs.
     targets: GPUs to compile every whole graph for, such as `rtx40`; with TensorRT for RTX, and without a GPU. compiling: told
-    how that goes on. precision: fp32, fp16, bf16, int8, or the path of a recipe; photos: a folder to calibrate on instead of
-    the packaged photos. command: the command line, for the provenance.
+    how that goes on. precision: fp32, fp16, bf16, int8, auto, or the path of a recipe; photos: a folder to calibrate on instead
+    of the packaged photos. search_on: with auto, the engines to search on instead of all that are here. command: the command
+    line, for the provenance.
 
     Raises UsageError for a size, preset or target that makes no sense, EngineUnavailableError for targets without TensorRT for
     RTX, CheckpointError for a file that is no checkpoint, WorkError for an output that exists (`overwrite`), ParityError for a
@@ -94,7 +99,7 @@ def export_bundle(
     say = progress or (lambda _: None)
     _require_size(size)
     check_names(keep)
-    _require_one_precision(precision, photos, split=split)
+    _require_one_precision(precision, photos, search_on, split=split)
     if targets:
         trt_ahead.require_targets(targets)
     if output is not None:
@@ -120,8 +125,24 @@ def export_bundle(
         graphs += _steps(network, size, lowering=lowering, keep=keep, portable_ops=portable_ops)
     say("checking the graph against PyTorch on real photos")
     parity = check_parity(data, reference, network, size)
+    sensitivity: Sensitivity | None = None
     if precision != FP32:
-        graphs = [_narrowed(model, graphs[0], precision, network, photos=photos, say=say)]
+        trained = TrainedRanges.of_metadata(checkpoint_metadata(checkpoint.data))
+        if precision == AUTO:
+            front = find_front(
+                model,
+                preset=network.preset,
+                size=size,
+                stride=network.stride,
+                photos=photos,
+                trained=trained,
+                engines=search_on,
+                say=say,
+            )
+            graphs += [_as_new(found, graphs[0], name) for name, found in front.graphs.items()]
+            sensitivity = front.sensitivity
+        else:
+            graphs = [_narrowed(model, graphs[0], precision, network, photos=photos, trained=trained, say=say)]
     engines: Sequence[NewEngine] = ()
     if targets:
         whole = {graph.name: _as_graph(graph, network) for graph in graphs if graph.part == WHOLE}
@@ -137,6 +158,7 @@ def export_bundle(
         provenance=provenance(checkpoint.source, command),
         checkpoint=checkpoint_bytes(checkpoint) if with_checkpoint else None,
         engines=engines,
+        sensitivity=sensitivity,
         overwrite=overwrite,
     )
 
@@ -211,13 +233,28 @@ def _narrowed(
     network: ColorizationNetwork,
     *,
     photos: Path | None,
+    trained: TrainedRanges | None,
     say: Progress,
 ) -> NewGraph:
     """The graph of another precision, in the place of the float32 one that PyTorch has agreed with."""
-    found = narrow(model, precision, preset=network.preset, size=wide.size, stride=network.stride, photos=photos, say=say)
+    found = narrow(
+        model,
+        precision,
+        preset=network.preset,
+        size=wide.size,
+        stride=network.stride,
+        photos=photos,
+        trained=trained,
+        say=say,
+    )
+    return _as_new(found, wide, precision if isinstance(precision, str) else "recipe")
+
+
+def _as_new(found: NarrowGraph, wide: NewGraph, name: str) -> NewGraph:
+    """A graph of another precision, with the figures of the float32 one that it was made from."""
     return dataclasses.replace(
         wide,
-        name=precision if isinstance(precision, str) else "recipe",
+        name=name,
         data=_bytes(found.applied.model),
         recipe=found.applied.label,
         measurements={**wide.measurements, "bytes": found.applied.model.ByteSize(), "precision": found.facts},
@@ -269,8 +306,12 @@ def provenance(source: Source | None, command: str) -> Provenance:
     )
 
 
-def _require_one_precision(precision: str | Path, photos: Path | None, *, split: bool) -> None:
+def _require_one_precision(precision: str | Path, photos: Path | None, search_on: Sequence[str], *, split: bool) -> None:
     require_precision(precision, photos)
+    if precision == AUTO:
+        require_engines(search_on)
+    elif search_on:
+        raise UsageError(f"--engine {search_on[0]} names an engine to search recipes on: add --precision auto")
     if precision != FP32 and split:
         raise UsageError("--split writes the steps in fp32: leave --precision and --recipe out, or --split")
 

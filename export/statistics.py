@@ -78,6 +78,16 @@ def statistics(model: onnx.ModelProto, batch: int = 1) -> GraphStatistics:
     )
 
 
+def node_gmac(model: onnx.ModelProto, batch: int = 1) -> dict[str, float]:
+    """{name of a node: its 1e9 multiply-adds}, of the nodes that `GraphStatistics.gmac` counts. Raises as `statistics`."""
+    shapes = {name: value.shape for name, value in _infer(model, batch).items()}
+    constants = _constants(model.graph)
+    found = {
+        node.name: _multiplications(node, shapes) / GIGA for node in model.graph.node if not constants.issuperset(node.output)
+    }
+    return {name: gmac for name, gmac in found.items() if gmac}
+
+
 def _constants(graph: onnx.GraphProto) -> set[str]:
     """Names of constants, and of what is computed from nothing else: an engine computes that once, when it loads."""
     known = {tensor.name for tensor in graph.initializer}

@@ -32,6 +32,18 @@ def add_to_bias(graph: ir.Graph, node: ir.Node, shift: npt.NDArray[np.float32]) 
         reader.replace_input_with(index, value)
 
 
+def bias_of(node: ir.Node, channels: int) -> npt.NDArray[np.float32]:
+    """The bias of a product, float32 [channels]; zeros where it has none, or where `add_to_bias` has no place for one."""
+    place = _place(node, channels)
+    if place is None:
+        return np.zeros(channels, np.float32)
+    reader, index = place
+    value = reader.inputs[index] if index < len(reader.inputs) else None
+    if value is None or value.const_value is None:
+        return np.zeros(channels, np.float32)
+    return np.asarray(value.const_value.numpy(), np.float32)
+
+
 def constant(graph: ir.Graph, name: str, array: npt.NDArray[np.generic]) -> ir.Value:
     """A new constant of the graph."""
     tensor = ir.tensor(array, name=name)

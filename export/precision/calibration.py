@@ -77,8 +77,9 @@ def calibrate(
     for number, node in enumerate(products):
         say("weights", number, len(products))
         key, gathered = keys[node], moments.pop(node, None)
-        weights[key] = round_weight(node, gathered, has_bias=takes_bias(node, _channels(node)))
-        noise[key] = _noise(node, weights[key], gathered, ends[names[_input_name(node)]])
+        top = ends[names[_input_name(node)]]
+        weights[key] = round_weight(node, gathered, has_bias=takes_bias(node, _channels(node)), top=top)
+        noise[key] = _noise(node, weights[key], gathered, top)
     return Calibration(
         network=network_digest(model),
         method=method,
@@ -88,6 +89,19 @@ def calibrate(
         weights=weights,
         noise=noise,
     )
+
+
+def ranges(model: onnx.ModelProto, photos: CalibrationPhotos, *, method: str = DEFAULT_METHOD) -> dict[str, float]:
+    """`Calibration.saturation` alone, in a tenth of the time. Raises as `calibrate`."""
+    graph = ir.from_proto(model).graph
+    names = {value.name or "": key for value, key in tensor_keys(graph).items()}
+    observers = {_input_name(node): Observer() for node in graph if is_product(node)}
+    tap = Activations(model, list(observers))
+    for photo in photos.gray:
+        for name, x in tap.of(photo[None]):
+            if name in observers:
+                observers[name].add(x)
+    return {names[name]: saturation(observer, method) for name, observer in sorted(observers.items())}
 
 
 def tensor_keys(graph: ir.Graph) -> dict[ir.Value, str]:

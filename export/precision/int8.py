@@ -12,14 +12,14 @@ Half of what is measured on is out of focus (`photos`), which drifts more than m
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from icf_deploy.errors import BudgetError
 from icf_deploy.export.precision.apply import AppliedGraph
 from icf_deploy.export.precision.blocks import BLOCKS, block_of
 from icf_deploy.export.precision.calibration import Calibration
-from icf_deploy.export.precision.probe import DriftProbe
+from icf_deploy.export.precision.probe import Probe
 from icf_deploy.export.precision.recipe import Recipe
 
 METRIC = "de2000_p95"
@@ -51,17 +51,25 @@ class Int8Choice:
 
 
 def choose_int8(
-    base: Recipe, calibration: Calibration, probe: DriftProbe, *, target: float = TARGET, progress: Progress | None = None
+    base: Recipe,
+    calibration: Calibration,
+    probe: Probe,
+    *,
+    target: float = TARGET,
+    given: Mapping[str, str] | None = None,
+    progress: Progress | None = None,
 ) -> Int8Choice:
-    """The int8 recipe of a network. base: any recipe of it; its formats do not matter. target: of METRIC.
+    """The int8 recipe of a network. base: any recipe of it; its formats do not matter. target: of METRIC. given:
+    products that are wide in any case, {key: reason}.
 
     Raises BudgetError where not even every product in float32 would do, which is a defect of this code.
     """
     say = progress or (lambda _what, _done, _of: None)
     noisy = {key: noise for key, noise in calibration.noise.items() if noise > NOISE_LIMIT and math.isfinite(noise)}
-    products = [key for key in calibration.weights if key not in noisy]
     reasons = {key: f"int8 noise is {noise:.2g} of its signal" for key, noise in noisy.items()}
-    wide = dict.fromkeys(noisy, WIDE)
+    reasons |= {key: reason for key, reason in (given or {}).items() if key in calibration.weights}
+    products = [key for key in calibration.weights if key not in reasons]
+    wide = dict.fromkeys(reasons, WIDE)
     recipe = replace(base, default="int8", blocks={}, nodes=wide, reasons=reasons)
     table, applied = probe.measure(recipe)
     if table.value(METRIC) <= target:
@@ -95,7 +103,7 @@ def choose_int8(
     )
 
 
-def _alone(base: Recipe, probe: DriftProbe, parts: dict[str, list[str]], say: Progress) -> list[Measured]:
+def _alone(base: Recipe, probe: Probe, parts: dict[str, list[str]], say: Progress) -> list[Measured]:
     """METRIC with each part alone in int8, worst first."""
     found = []
     for number, (part, keys) in enumerate(parts.items()):

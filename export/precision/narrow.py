@@ -19,9 +19,11 @@ from icf_deploy.export.precision.photos import CalibrationPhotos, packaged_photo
 from icf_deploy.export.precision.probe import DriftProbe
 from icf_deploy.export.precision.recipe import Recipe
 from icf_deploy.export.precision.scale_cache import calibrated
+from icf_deploy.export.precision.trained import TrainedRanges, as_trained
 
-PRECISIONS = ("fp32", "fp16", "bf16", "int8")
-NEEDS_PHOTOS = ("fp16", "int8", "fp8")
+AUTO = "auto"  # several graphs, by measuring: `auto.find_front`
+PRECISIONS = ("fp32", "fp16", "bf16", "int8", AUTO)
+NEEDS_PHOTOS = ("fp16", "int8", "fp8", AUTO)
 NAMED = 3  # how many skipped files a line names
 
 Say = Callable[[str], None]
@@ -66,13 +68,15 @@ def narrow(
     stride: int,
     photos: Path | None = None,
     method: str = DEFAULT_METHOD,
+    trained: TrainedRanges | None = None,
     say: Say | None = None,
 ) -> NarrowGraph:
     """Write a precision, or the recipe in a file, into a copy of a float32 graph.
 
     precision: one of PRECISIONS (int8 is the recipe that `int8.choose_int8` finds), or the path of a recipe. photos: a folder
-    to calibrate on; None: the packaged ones. Raises UsageError for an unknown precision or method, ArtefactError for a recipe
-    of another network, WorkError for a folder without photos, BudgetError where int8 does not keep its drift target.
+    to calibrate on; None: the packaged ones. trained: what `train --qat` left in the checkpoint; int8 takes it as it is.
+    Raises UsageError for an unknown precision or method, ArtefactError for a recipe of another network, WorkError for a folder
+    without photos, BudgetError where int8 does not keep its drift target.
     """
     tell = say or (lambda _: None)
     asked = precision if isinstance(precision, str) else None
@@ -85,15 +89,20 @@ def narrow(
         recipe = Recipe.read(precision)
     if not _formats_of(recipe).intersection(NEEDS_PHOTOS):
         applied = apply_recipe(model, recipe)
-        return NarrowGraph(applied, recipe, _facts(applied, recipe))
+        return NarrowGraph(applied, recipe, facts_of(applied, recipe))
     chosen = packaged_photos(size) if photos is None else photos_of(photos, size)
-    _tell_photos(chosen, tell)
+    tell_photos(chosen, tell)
     calibration = calibrated(model, chosen, method=method)
     facts: dict[str, Json] = {"calibration": {"photos": len(chosen.names), "digest": chosen.digest, "method": method}}
+    if trained is not None:
+        tell("int8 with the ranges and weights that train --qat fitted to each other")
+        calibration = as_trained(model, calibration, trained)
+        facts["trained_ranges"] = {"size": list(trained.size), "count": len(trained.ranges)}
     if asked == "int8":
         tell("measuring which parts int8 leaves in float32")
         probe = DriftProbe(model, calibration, chosen, stride=stride)
-        choice = choose_int8(recipe, calibration, probe)
+        left = {} if trained is None else dict.fromkeys(trained.wide, "train --qat left it wide")
+        choice = choose_int8(recipe, calibration, probe, given=left)
         recipe, applied = choice.recipe, choice.applied
         facts["drift_on_calibration"] = {METRIC: round(choice.drift, 4)}
     else:
@@ -103,15 +112,17 @@ def narrow(
     for key in sorted(recipe.reasons):
         chosen_format = recipe.nodes.get(key) or recipe.blocks.get(key)
         tell(f"{key}{f' in {chosen_format}' if chosen_format else ''}: {recipe.reasons[key]}")
-    return NarrowGraph(applied, recipe, facts | _facts(applied, recipe))
+    return NarrowGraph(applied, recipe, facts | facts_of(applied, recipe))
 
 
-def _facts(applied: AppliedGraph, recipe: Recipe) -> dict[str, Json]:
+def facts_of(applied: AppliedGraph, recipe: Recipe) -> dict[str, Json]:
+    """What a graph's `measurements` in the manifest say about its precision."""
     counts: dict[str, Json] = dict(sorted(Counter(applied.formats.values()).items()))
     return {"recipe": recipe.document(), "formats": counts, "kept": dict(applied.kept)}
 
 
-def _tell_photos(photos: CalibrationPhotos, tell: Say) -> None:
+def tell_photos(photos: CalibrationPhotos, tell: Say) -> None:
+    """Say what is calibrated on, and which files could not be read."""
     tell(f"calibrating on {photos.source}: {len(photos.names)} views")
     if photos.skipped:
         names = ", ".join(name for name, _ in photos.skipped[:NAMED])

@@ -57,9 +57,17 @@ def packaged_photos(size: tuple[int, int]) -> CalibrationPhotos:
 
 
 def require_folder(folder: Path) -> None:
-    """Raise WorkError for a folder that is not there."""
-    if not folder.is_dir():
-        raise WorkError(f"{folder}: there is no such folder of photos to calibrate on")
+    """Raise the WorkError of `photos_of` before any work: reads as many photos as are needed, and no more."""
+    found, skipped = 0, []
+    for path in _chosen(folder):
+        try:
+            read_photo(path)
+            found += 1
+        except (PhotoError, OSError) as error:
+            skipped.append((path.name, str(error)))
+        if found == FEWEST:
+            return
+    raise _too_few(folder, found, skipped)
 
 
 def photos_of(folder: Path, size: tuple[int, int]) -> CalibrationPhotos:
@@ -67,27 +75,36 @@ def photos_of(folder: Path, size: tuple[int, int]) -> CalibrationPhotos:
 
     A file that is no photo is skipped and named. WorkError for a folder that is not there, or has fewer than FEWEST photos.
     """
-    require_folder(folder)
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
-    if not files:
-        raise WorkError(
-            f"{folder}: no photos to calibrate on (looked for {', '.join(SUFFIXES)}); leave --photos out for the packaged ones"
-        )
-    chosen = [files[i] for i in np.unique(np.linspace(0, len(files) - 1, min(MOST, len(files))).round().astype(int))]
     names, stack, skipped = [], [], []
-    for path in chosen:
+    for path in _chosen(folder):
         try:
             stack.append(_gray(path, size))
             names.append(path.name)
         except (PhotoError, OSError) as error:
             skipped.append((path.name, str(error)))
     if len(stack) < FEWEST:
-        unread = f"; {len(skipped)} could not be read: {', '.join(name for name, _ in skipped[:NAMED])}" if skipped else ""
-        raise WorkError(
-            f"{folder}: calibration needs at least {FEWEST} photos, found {len(stack)}{unread}. Add photos, or leave --photos "
-            "out for the packaged ones"
-        )
+        raise _too_few(folder, len(stack), skipped)
     return CalibrationPhotos(*_with_views(names, np.stack(stack)), folder.name, tuple(skipped))
+
+
+def _chosen(folder: Path) -> list[Path]:
+    """At most MOST files of a folder that look like photos, evenly spread over their sorted names. WorkError for none."""
+    if not folder.is_dir():
+        raise WorkError(f"{folder}: there is no such folder of photos to calibrate on")
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    if not files:
+        raise WorkError(
+            f"{folder}: no photos to calibrate on (looked for {', '.join(SUFFIXES)}); leave --photos out for the packaged ones"
+        )
+    return [files[i] for i in np.unique(np.linspace(0, len(files) - 1, min(MOST, len(files))).round().astype(int))]
+
+
+def _too_few(folder: Path, found: int, skipped: list[tuple[str, str]]) -> WorkError:
+    unread = f"; {len(skipped)} could not be read: {', '.join(name for name, _ in skipped[:NAMED])}" if skipped else ""
+    return WorkError(
+        f"{folder}: calibration needs at least {FEWEST} photos, found {found}{unread}. Add photos, or leave --photos "
+        "out for the packaged ones"
+    )
 
 
 def _with_views(names: list[str], gray: FloatArray) -> tuple[tuple[str, ...], FloatArray]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from typing import Protocol
 
 import numpy as np
 import onnx
@@ -20,10 +21,27 @@ PROBE_ENGINE = "ort"  # comes with the extra `export`, and loads a graph in a te
 MOST_PROBED = 16  # views of photos; a probe is repeated for every block and many nodes
 
 
+class HasDrift(Protocol):
+    """A drift table, or as much of one as somebody remembers."""
+
+    def value(self, metric: str) -> float:
+        """The value of a metric."""
+        ...
+
+
+class Probe(Protocol):
+    """Measures the drift of recipes."""
+
+    def measure(self, recipe: Recipe) -> tuple[HasDrift, AppliedGraph]:
+        """Drift of the recipe, and its graph."""
+        ...
+
+
 class DriftProbe:
     """Measures recipes of one network. engine: what runs them; it must execute their formats.
 
-    The reference is the float32 graph on the same engine. At most MOST_PROBED views, spread over those given, are used.
+    The reference is the float32 graph on PROBE_ENGINE, which computes float32 as it is written. At most MOST_PROBED views,
+    spread over those given, are used.
     """
 
     def __init__(
@@ -39,18 +57,23 @@ class DriftProbe:
         self._names = tuple(photos.names[i] for i in chosen)
         self._gray = np.ascontiguousarray(photos.gray[chosen])
         self._model, self._calibration, self._stride, self._engine = model, calibration, stride, engine
-        self._reference = self._run(model.SerializeToString(), "fp32")
+        self._reference = self._run(model.SerializeToString(), "fp32", PROBE_ENGINE)
 
-    def measure(self, recipe: Recipe) -> tuple[DriftTable, AppliedGraph]:
-        """Drift of the recipe, and its graph. Raises as `apply_recipe` and the engine."""
+    @property
+    def gray(self) -> FloatArray:
+        """What is measured on: float32 [N,1,H,W] in 0..1."""
+        return self._gray
+
+    def measure(self, recipe: Recipe, *, engine: str | None = None) -> tuple[DriftTable, AppliedGraph]:
+        """Drift of the recipe on `engine` (None: this probe's), and its graph. Raises as `apply_recipe` and the engine."""
         applied = apply_recipe(self._model, recipe, self._calibration)
-        ab = self._run(applied.model.SerializeToString(), applied.label)
+        ab = self._run(applied.model.SerializeToString(), applied.label, self._engine if engine is None else engine)
         return drift(ab, self._reference, self._gray, self._names), applied
 
-    def _run(self, data: bytes, label: str) -> FloatArray:
+    def _run(self, data: bytes, label: str, engine: str) -> FloatArray:
         height, width = self._gray.shape[2:]
         graph = Graph(data, hashlib.sha256(data).hexdigest(), (height, width), self._stride, label, "")
-        runtime = registry.get(self._engine)
-        _, device = registry.split(self._engine)
+        runtime = registry.get(engine)
+        _, device = registry.split(engine)
         with runtime.open(runtime.build(graph, Target(device))) as session:
             return np.concatenate([session.run(photo[None]) for photo in self._gray])

@@ -1,12 +1,10 @@
-"""Calibrations on disk, under a digest of what they depend on: network, photos, their preprocessing, method, and this code."""
+"""Calibrations in the device's cache, under all that they depend on: network, photos with preprocessing, method, code."""
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import logging
-import secrets
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -20,10 +18,11 @@ from icf_deploy.export.precision.clipping import METHODS
 from icf_deploy.export.precision.identity import network_digest
 from icf_deploy.export.precision.photos import CalibrationPhotos
 from icf_deploy.export.precision.weights import RoundedWeight
-from icf_deploy.runtimes.cache_folder import default_folder, refusal
+from icf_deploy.runtimes.cache import EngineCache, default_cache
+from icf_deploy.runtimes.cache_entry import EngineKey
 
-CODE = 1  # raised when the same photos would give other scales
-FOLDER = "calibration"
+KIND = "calibration"
+CODE = 2  # raised when the same photos would give other scales
 
 _log = logging.getLogger(__name__)
 
@@ -39,24 +38,26 @@ def calibrated(
     """As `calibrate`, from the cache where it is kept. folder: of the cache; None: this device's. Raises as `calibrate`."""
     if method not in METHODS:
         raise UsageError(f"there is no calibration method {method!r}: choose one of {', '.join(METHODS)}")
-    folder = _folder() if folder is None else folder
-    if folder is None:
-        return calibrate(model, photos, method=method, progress=progress)
-    path = folder / f"{key(network_digest(model), photos.digest, method)}.npz"
+    cache = default_cache() if folder is None else EngineCache(folder)
+    asked = key(network_digest(model), photos.digest, method)
+
+    def build() -> bytes:
+        return encode(calibrate(model, photos, method=method, progress=progress))
+
+    content = cache.get_or_build(asked, build)
     try:
-        return decode(path.read_bytes())
-    except FileNotFoundError:
-        pass  # not made yet
-    except (OSError, ValueError, KeyError) as error:
-        _log.warning("the kept calibration %s is damaged, so it is made again: %s", path.name, error)
-    found = calibrate(model, photos, method=method, progress=progress)
-    _write(path, encode(found))
-    return found
+        return decode(content)
+    except (ValueError, KeyError) as error:  # its hash is right, so it was written so
+        _log.warning("the kept calibration cannot be read, so it is made again: %s", error)
+        content = build()
+        cache.put(asked, content, why="the entry could not be read")
+        return decode(content)
 
 
-def key(network: str, photos: str, method: str) -> str:
-    """Hex SHA-256 of everything that a calibration depends on; the photos' digest includes their preprocessing."""
-    return hashlib.sha256(json.dumps([CODE, network, photos, method]).encode()).hexdigest()
+def key(network: str, photos: str, method: str) -> EngineKey:
+    """Everything that a calibration depends on; the photos' digest includes their preprocessing."""
+    fields = {"runtime": "export", "graph": network, "photos": photos, "method": method, "code": str(CODE)}
+    return EngineKey(KIND, fields)
 
 
 def encode(found: Calibration) -> bytes:
@@ -91,26 +92,3 @@ def decode(data: bytes) -> Calibration:
         raise ValueError(str(error)) from error
     fields = {name: head[name] for name in ("network", "method", "photos", "largest", "saturation", "noise")}
     return Calibration(weights=weights, **fields)
-
-
-def _folder() -> Path | None:
-    """Where calibrations are kept on this machine; None where nothing is to be kept."""
-    root = default_folder()
-    if root is None:
-        return None
-    why = refusal(root)
-    if why:
-        _log.warning("the calibration is not kept: %s", why)
-    return None if why else root / FOLDER
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Atomically; a cache that cannot be written costs time and nothing else."""
-    unfinished = path.with_name(f".{secrets.token_hex(8)}.unfinished")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished.write_bytes(data)
-        unfinished.replace(path)
-    except OSError as error:
-        _log.warning("the calibration is not kept: %s", error)
-        unfinished.unlink(missing_ok=True)

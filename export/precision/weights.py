@@ -8,10 +8,14 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from icf_deploy.export.precision.biases import bias_of
 from icf_deploy.export.precision.moments import Moments
 from icf_deploy.export.precision.rounding import STEPS, nearest, round_together
 
-SMALLEST_SCALE = 2.0**-30  # of a channel without weights; its codes are zero whatever it is
+SMALLEST_SCALE = 2.0**-30  # of a channel without weights or bias; its codes are zero whatever it is
+# ONNX Runtime adds the bias in int32, in steps of the input's step times the weight's. In a channel whose weights are zero or
+# next to it (BatchNorm leaves such behind where nothing comes through), those steps would be too small for the bias to fit.
+BIAS_STEPS = 2.0**30
 
 
 @dataclass(frozen=True)
@@ -37,11 +41,17 @@ def output_axis(node: ir.Node) -> int:
     return len(weight.const_value.shape) - 1
 
 
-def round_weight(node: ir.Node, moments: Moments | None, *, has_bias: bool) -> RoundedWeight:
+def least_range(bias: npt.NDArray[np.float32], top: float) -> npt.NDArray[np.float64]:
+    """The smallest magnitude of weights, [channels], at which a bias fits. top: at which the input's int8 form ends."""
+    fits: npt.NDArray[np.float64] = np.abs(bias.astype(np.float64)) * STEPS**2 / (BIAS_STEPS * top)
+    return np.maximum(fits, SMALLEST_SCALE)
+
+
+def round_weight(node: ir.Node, moments: Moments | None, *, has_bias: bool, top: float) -> RoundedWeight:
     """The weight of a product in int8.
 
     moments: of what it reads; None rounds every weight to the nearest. has_bias: whether a bias can take up a shift of the
-    mean; where not, the mean counts as part of the error that rounding keeps small.
+    mean; where not, the mean counts as part of the error that rounding keeps small. top: as in `least_range`.
     """
     weight_value = node.inputs[1]
     assert weight_value is not None and weight_value.const_value is not None
@@ -49,7 +59,8 @@ def round_weight(node: ir.Node, moments: Moments | None, *, has_bias: bool) -> R
     axis = output_axis(node)
     rows = np.moveaxis(weight, axis, 0)
     flat = rows.reshape(rows.shape[0], -1)
-    scales = (np.maximum(np.abs(flat).max(axis=1), SMALLEST_SCALE) / STEPS).astype(np.float32)
+    least = least_range(bias_of(node, len(flat)), top)
+    scales = (np.maximum(np.abs(flat).max(axis=1), least) / STEPS).astype(np.float32)
     bias = np.zeros(len(flat), np.float32)
     if moments is None:
         codes = nearest(flat, scales.astype(np.float64))

@@ -34,7 +34,7 @@ DATE, TIME = 33, 0  # 1980-01-01 00:00, the earliest that the format knows: the 
 STORED = 0
 UTF8_NAMES = 0x0800  # the one flag that changes nothing here: every name is ASCII
 
-ENTRY_LIMIT = GRAPH_LIMIT + ENGINE_LIMIT + 3  # and the manifest, the reference set, the checkpoint
+ENTRY_LIMIT = GRAPH_LIMIT + ENGINE_LIMIT + 4  # and the manifest, the reference set, the checkpoint, the sensitivity table
 NAME_BYTES = 80  # the longest path of the layout has 79
 ARCHIVE_LIMIT = 2**32 - 1  # bytes; beyond it a zip file needs a second set of records, which this form does without
 OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)

@@ -111,6 +111,10 @@ class Fields:
             raise self._wrong(name, "an object", value)
         return value
 
+    def has(self, name: str) -> bool:
+        """Whether the field is there."""
+        return name in self._values
+
     def is_null(self, name: str) -> bool:
         """Whether the field is null."""
         return self._get(name) is None

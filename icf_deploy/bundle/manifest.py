@@ -20,6 +20,7 @@ FORMAT = 1
 MANIFEST_FILE = "manifest.json"
 REFERENCE_FILE = "reference.npz"
 CHECKPOINT_FILE = "checkpoint.safetensors"
+SENSITIVITY_FILE = "sensitivity.json"
 GRAPH_FOLDER = "graphs"
 ENGINE_FOLDER = "engines"
 GRAPH_SUFFIX = ".onnx"
@@ -150,6 +151,7 @@ class Manifest:
     parity: Parity
     provenance: Provenance
     engines: tuple[EngineEntry, ...] = ()
+    sensitivity: FileEntry | None = None
 
     def graph(self, name: str) -> GraphEntry | None:
         """The graph of this name."""
@@ -157,14 +159,15 @@ class Manifest:
 
     def files(self) -> tuple[FileEntry, ...]:
         """Every file that the manifest vouches for."""
-        checkpoint = (self.checkpoint,) if self.checkpoint else ()
-        return (*self.graphs, self.reference, *checkpoint, *self.engines)
+        optional = [entry for entry in (self.checkpoint, self.sensitivity) if entry is not None]
+        return (*self.graphs, self.reference, *optional, *self.engines)
 
     def to_json(self) -> bytes:
-        """UTF-8 JSON, the same bytes for the same manifest. Without engines it says nothing of them."""
+        """UTF-8 JSON, the same bytes for the same manifest. Of engines and sensitivity it speaks only where there are some."""
         values = {"format": FORMAT, **dataclasses.asdict(self)}
-        if not self.engines:
-            del values["engines"]
+        for name in ("engines", "sensitivity"):
+            if not values[name]:
+                del values[name]
         return (json.dumps(values, indent=1, allow_nan=False) + "\n").encode()
 
     @classmethod
@@ -190,6 +193,7 @@ class Manifest:
             parity=_parity(fields.child("parity")),
             provenance=_provenance(fields.child("provenance")),
             engines=tuple(_engine(entry) for entry in fields.children("engines", ENGINE_LIMIT, optional=True)),
+            sensitivity=_file(fields.child("sensitivity"), SENSITIVITY_FILE) if fields.has("sensitivity") else None,
         )
         _require_consistent(manifest, place)
         return manifest
@@ -207,7 +211,7 @@ def engine_file(name: str) -> str:
 
 def is_in_layout(file: str) -> bool:
     """Whether a bundle of this format may hold a file at this path."""
-    if file in (MANIFEST_FILE, REFERENCE_FILE, CHECKPOINT_FILE):
+    if file in (MANIFEST_FILE, REFERENCE_FILE, CHECKPOINT_FILE, SENSITIVITY_FILE):
         return True
     for folder, suffix in ((GRAPH_FOLDER, GRAPH_SUFFIX), (ENGINE_FOLDER, ENGINE_SUFFIX)):
         if file.startswith(f"{folder}/") and file.endswith(suffix):

@@ -11,7 +11,7 @@ import os
 import re
 import threading
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import icf_deploy.data
 from icf_deploy.bundle.folder import AGAIN, Folder
@@ -20,6 +20,9 @@ from icf_deploy.bundle.manifest import MANIFEST_FILE, MANIFEST_LIMIT, EngineEntr
 from icf_deploy.bundle.reference import ReferenceSet, decode_reference
 from icf_deploy.errors import IntegrityError, UsageError
 from icf_deploy.runtimes.base import Graph
+
+if TYPE_CHECKING:
+    from icf_deploy.bundle.sensitivity import Sensitivity
 
 SHIPPED = "icf-edge.icf"  # the ready bundle inside icf_deploy/data
 SHIPPED_CHECKPOINT = "icf-edge.safetensors"  # beside it
@@ -105,6 +108,18 @@ class Bundle:
         entry = self.manifest.reference
         place = f"{self.path.name}: {entry.file}"
         return decode_reference(self.content(entry), entry.photos, self.manifest.size, self.manifest.stride, place)
+
+    def sensitivity(self) -> Sensitivity | None:
+        """What each part of the network does to colours and latency, as export measured it; None where it measured nothing.
+
+        Raises IntegrityError for a table that is none, ArtefactError for one of a newer format.
+        """
+        entry = self.manifest.sensitivity
+        if entry is None:
+            return None
+        from icf_deploy.bundle.sensitivity import Sensitivity
+
+        return Sensitivity.from_json(self.content(entry), f"{self.path.name}: {entry.file}")
 
     def engines(self, runtime: str) -> tuple[EngineEntry, ...]:
         """The engines inside the bundle that `runtime` built. None at all, unless they are trusted."""

@@ -15,6 +15,7 @@ from icf_deploy.bundle.manifest import (
     CHECKPOINT_FILE,
     MANIFEST_FILE,
     REFERENCE_FILE,
+    SENSITIVITY_FILE,
     EngineEntry,
     FileEntry,
     GraphEntry,
@@ -32,6 +33,7 @@ from icf_deploy.errors import IntegrityError, UsageError
 
 if TYPE_CHECKING:
     from icf_deploy.bundle.fields import Json
+    from icf_deploy.bundle.sensitivity import Sensitivity
 
 __all__ = [
     "SHIPPED",
@@ -85,6 +87,7 @@ def write_bundle(
     default_graph: str | None = None,
     checkpoint: bytes | None = None,
     engines: Sequence[NewEngine] = (),
+    sensitivity: Sensitivity | None = None,
     overwrite: bool = False,
 ) -> Bundle:
     """Write a bundle (default_graph None: the first) and open it. The folder appears complete, or not at all.
@@ -97,6 +100,8 @@ def write_bundle(
     files[REFERENCE_FILE] = encode_reference(reference)
     if checkpoint is not None:
         files[CHECKPOINT_FILE] = checkpoint
+    if sensitivity is not None:
+        files[SENSITIVITY_FILE] = sensitivity.to_json()
     files |= {engine_file(engine.name): engine.data for engine in engines}
     manifest = Manifest(
         preset=preset,
@@ -109,6 +114,7 @@ def write_bundle(
         parity=parity,
         provenance=provenance,
         engines=tuple(_engine_entry(engine) for engine in engines),
+        sensitivity=None if sensitivity is None else FileEntry(**_facts(SENSITIVITY_FILE, files[SENSITIVITY_FILE])),
     )
     _require_readable(manifest, files)
     return write_folder(Path(path), ((MANIFEST_FILE, manifest.to_json()), *files.items()), overwrite=overwrite)
@@ -196,5 +202,9 @@ def _require_readable(manifest: Manifest, files: Mapping[str, bytes]) -> None:
         decode_reference(files[entry.file], entry.photos, manifest.size, manifest.stride, entry.file)
         if manifest.checkpoint is not None:
             require_safetensors(files[manifest.checkpoint.file], manifest.checkpoint.file)
+        if manifest.sensitivity is not None:
+            from icf_deploy.bundle.sensitivity import Sensitivity  # not part of a cold start
+
+            Sensitivity.from_json(files[manifest.sensitivity.file], manifest.sensitivity.file)
     except (IntegrityError, ValueError) as error:  # ValueError: a measurement that is no number
         raise UsageError(f"these do not make a bundle: {error}") from error

@@ -9,6 +9,7 @@ from icf_deploy.bundle.graph_check import check_graph
 from icf_deploy.bundle.manifest import FORMAT, MANIFEST_FILE, EngineEntry, FileEntry, GraphEntry, ReferenceEntry
 from icf_deploy.bundle.opening import Bundle, require_nothing_else, require_safetensors
 from icf_deploy.bundle.reference import decode_reference
+from icf_deploy.bundle.sensitivity import Sensitivity
 
 
 @dataclass(frozen=True)
@@ -53,5 +54,8 @@ def _content(bundle: Bundle, entry: FileEntry, data: bytes) -> str:
         return f"{len(entry.photos)} photos, shapes and values in range"
     if isinstance(entry, EngineEntry):
         return f"machine code of {entry.version} for {entry.target}, not looked into; used only with trust_engines=True"
+    if entry == bundle.manifest.sensitivity:
+        table = Sensitivity.from_json(data, place)
+        return f"{len(table.parts)} parts of the network and {len(table.points)} recipes, with their drift"
     require_safetensors(data, place)
     return "safetensors, no pickle"

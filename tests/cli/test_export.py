@@ -49,6 +49,12 @@ def test_without_options_the_defaults_of_the_library_hold(icf, asked: dict[str, 
         (["--engine", "trt", "--target", "rtx40, sm86", "--target", "rtx50"], {"targets": ["rtx40", "sm86", "rtx50"]}),
         (["--precision", "int8", "--photos", "d"], {"precision": "int8", "photos": Path("d")}),
         (["--recipe", "f.json"], {"precision": Path("f.json"), "photos": None}),
+        (["--precision", "auto"], {"precision": "auto", "photos": None}),
+        (["--precision", "auto", "--engine", "ort", "--engine", "openvino:cpu"], {"search_on": ["ort", "openvino:cpu"]}),
+        (
+            ["--precision", "auto", "--engine", "trt", "--target", "rtx40", "--engine", "ort"],
+            {"targets": ["rtx40"], "search_on": ["ort"]},
+        ),
     ],
 )
 def test_every_option_reaches_the_library(icf, arguments: list[str], expected: dict[str, Any], asked: dict[str, Any]) -> None:
@@ -104,3 +110,37 @@ def test_a_recipe_and_a_precision_are_one_too_many(icf, asked: dict[str, Any]) -
     found = icf("export", "--recipe", "f.json", "--precision", "int8")
     assert found.status == 2 and "keep one of them" in found.error
     assert not asked
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--precision", "int8", "--engine", "ort"], "to search number formats on an engine, add --precision auto"),
+        (["--precision", "auto", "--engine", "orth"], "no engine 'orth'"),
+        (["--precision", "auto", "--engine", "pytorch"], "recipes are for graphs"),
+        (["--precision", "auto", "--split"], "--split writes the steps in fp32"),
+    ],
+)
+def test_engines_to_search_on_are_looked_at_before_any_work(icf, arguments: list[str], message: str, tmp_path: Path) -> None:
+    found = icf("export", *arguments, "-o", tmp_path / "x.icf")
+    assert found.status == 2 and message in found.error
+    assert not (tmp_path / "x.icf").exists()
+
+
+@pytest.mark.parametrize("precision", ["int8", "auto"])
+def test_a_calibration_folder_that_is_none_is_an_error_of_one_line(
+    icf, precision: str, tmp_path: Path, photos_dir: Path
+) -> None:
+    asked = ("export", "--precision", precision, "-o", tmp_path / "x.icf", "--photos")
+    missing = icf(*asked, tmp_path / "nowhere")
+    assert missing.status == 1 and "there is no such folder" in missing.error
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for complaint in ("no photos to calibrate on", "at least 4 photos, found 0; 1 could not be read: broken.jpg"):
+        found = icf(*asked, folder)
+        assert found.status == 1 and complaint in found.error
+        (folder / "broken.jpg").write_bytes(b"no photo")
+    (folder / "one.png").write_bytes((photos_dir / "astronaut.png").read_bytes())
+    found = icf(*asked, folder)
+    assert found.status == 1 and "at least 4 photos, found 1; 1 could not be read: broken.jpg" in found.error
+    assert not (tmp_path / "x.icf").exists()

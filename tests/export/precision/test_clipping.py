@@ -9,10 +9,11 @@ import onnx
 import pytest
 
 from icf_deploy.errors import UsageError
-from icf_deploy.export.precision.calibration import Calibration
+from icf_deploy.export.precision.calibration import Calibration, ranges
 from icf_deploy.export.precision.clipping import PERCENTILE, saturation
 from icf_deploy.export.precision.observers import BINS, Observer
 from icf_deploy.export.precision.photos import CalibrationPhotos
+from icf_deploy.export.precision.ranges import Activations
 
 WIDE = np.random.default_rng(5).standard_t(3, 200_000).astype(np.float32)  # a distribution with outliers: a known answer
 
@@ -60,12 +61,46 @@ def test_minmax_finds_what_onnx_runtimes_calibrator_finds(
     assert compared == len(calibration.saturation) == 5
 
 
+@pytest.mark.parametrize(("method", "agree"), [("percentile", 0.03), ("entropy", 0.2)])
+def test_histograms_find_nearly_what_onnx_runtimes_find(
+    method: str, agree: float, model: onnx.ModelProto, photos: CalibrationPhotos
+) -> None:
+    """On the same values. Entropy is compared where its optimum is no plateau: on distributions with a tail."""
+    from onnxruntime.quantization.calibrate import HistogramCollector
+
+    random = np.random.default_rng(5)
+    pieces = {"student": np.array_split(WIDE, 10)}
+    pieces |= {
+        name: [getattr(random, name)(size=20_000).astype(np.float32) for _ in range(10)] for name in ("normal", "laplace")
+    }
+    if method == "percentile":
+        names = [node.output[0] for node in model.graph.node if node.op_type in ("Conv", "MatMul", "Relu", "Clip")]
+        seen = [dict(Activations(model, names).of(photo[None])) for photo in photos.gray]
+        pieces |= {name: [one[name] for one in seen] for name in names}
+    for name, values in pieces.items():
+        mine = Observer()
+        theirs = HistogramCollector(
+            method=method, symmetric=True, num_bins=BINS, num_quantized_bins=128, percentile=100 * PERCENTILE, scenario="same"
+        )
+        for value in values:
+            mine.add(value)
+            theirs.collect({name: [value]})
+        top = max(abs(float(end)) for end in theirs.compute_collection_result()[name][:2])
+        assert saturation(mine, method) == pytest.approx(top, rel=agree), name
+
+
 def _key_of(model: onnx.ModelProto, name: str) -> str:
     import onnx_ir as ir
 
     from icf_deploy.export.precision.calibration import tensor_keys
 
     return {value.name: key for value, key in tensor_keys(ir.from_proto(model).graph).items()}.get(name, "")
+
+
+def test_ranges_alone_are_those_of_a_whole_calibration(
+    model: onnx.ModelProto, photos: CalibrationPhotos, calibration: Calibration
+) -> None:
+    assert ranges(model, photos, method="minmax") == calibration.saturation
 
 
 def test_a_histogram_of_many_pieces_is_that_of_the_whole() -> None:

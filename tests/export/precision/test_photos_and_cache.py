@@ -16,6 +16,7 @@ from icf_deploy.export.precision import scale_cache
 from icf_deploy.export.precision.calibration import Calibration
 from icf_deploy.export.precision.photos import CalibrationPhotos, packaged_photos, photos_of
 from icf_deploy.export.reference import PHOTO_FOLDER
+from icf_deploy.runtimes.cache import default_cache
 
 SIZE = (32, 32)
 
@@ -85,12 +86,33 @@ def test_a_damaged_calibration_is_made_again(
     caplog: pytest.LogCaptureFixture = request.getfixturevalue("caplog")
     monkeypatch.setattr(scale_cache, "calibrate", lambda *_args, **_options: calibration)
     scale_cache.calibrated(model, photos, folder=tmp_path)
-    (file,) = tmp_path.iterdir()
-    file.write_bytes(file.read_bytes()[:100])
-    with caplog.at_level(logging.WARNING):
+    (file,) = tmp_path.glob("*.entry")
+    file.write_bytes(file.read_bytes()[:-100])
+    with caplog.at_level(logging.INFO):
         assert scale_cache.calibrated(model, photos, folder=tmp_path).saturation == calibration.saturation
     assert "damaged" in caplog.text
     assert len(file.read_bytes()) > 100
+
+
+def test_calibrations_are_listed_and_cleared_as_engines_are_and_count_to_the_same_limit(
+    model: onnx.ModelProto, photos: CalibrationPhotos, calibration: Calibration, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ICF_DEPLOY_CACHE", str(tmp_path / "kept"))
+    monkeypatch.setattr(scale_cache, "calibrate", lambda *_args, **options: replace(calibration, method=options["method"]))
+    scale_cache.calibrated(model, photos, method="mse")
+    scale_cache.calibrated(model, photos, method="minmax")
+    kept = default_cache().entries()
+    assert [(entry.header.key.kind, entry.header.key.fields["method"]) for entry in kept] == [
+        ("calibration", "minmax"),
+        ("calibration", "mse"),
+    ]
+    monkeypatch.setenv("ICF_DEPLOY_CACHE_LIMIT", "0")  # room for what was written last
+    scale_cache.calibrated(model, photos, method="entropy")
+    assert [entry.header.key.fields["method"] for entry in default_cache().entries()] == ["entropy"]
+    assert default_cache().clear(frozenset({"engine"}))[0] == 0
+    assert default_cache().clear(frozenset({"calibration"}))[0] == 1
+    monkeypatch.setenv("ICF_DEPLOY_CACHE", "off")
+    assert scale_cache.calibrated(model, photos, method="mse").method == "mse"
 
 
 def test_an_unknown_method_is_refused_before_any_photo_is_looked_at(model: onnx.ModelProto, tmp_path: Path) -> None:

@@ -56,18 +56,6 @@ def _format_of(x: Tensor) -> torch.memory_format:
     return torch.channels_last if x.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
 
 
-"""Depthwise convolution with a backward pass that is fast on CPUs: the same sums, asked for in a shape that is optimised.
-
-oneDNN 3.12 has fast kernels for all of a depthwise convolution but two: the gradient of the input at stride 2 in bfloat16
-(10 to 80 times the forward pass) and the gradient of a 5x5 kernel (10 to 40 times). Both can be had from the fast ones:
-
-- input at stride 2: spread the output's gradient with zeros and convolve it with the flipped kernel at stride 1;
-- 5x5 kernel: its taps are the taps of four 3x3 kernels on shifted inputs.
-
-`FastDepthwise` is a torch function mode, so the network's modules are left as they are.
-"""
-
-
 def _depthwise(  # noqa: PLR0917 - the signature of F.conv2d
     x: Tensor,
     weight: Tensor,

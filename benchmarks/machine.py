@@ -24,6 +24,7 @@ PACKAGES = (
     "tensorrt", "tensorrt-rtx-cu13", "mlcommons-loadgen", "nvidia-ml-py",
 )  # fmt: skip
 TELLING_VARIABLES = ("OMP_", "MKL_", "GOMP_", "KMP_", "OPENBLAS_", "ORT_", "OV_", "CUDA_VISIBLE")
+WAIT_POLICY = "OMP_WAIT_POLICY"  # passive doubled the latency of PyTorch eager where it was tried, and that of no other engine
 BUSY_LOAD = 0.25  # runnable processes per core, before the run starts, from which a warning is due
 KILOBYTE = 1024
 STAT_FIELDS = 9  # the name and eight times in the first line of /proc/stat
@@ -61,6 +62,11 @@ class Machine:
             found.append(f"the machine was busy before the run began (load average {self.load_average:.1f})")
         if self.governor == "powersave":
             found.append("the CPU governor is `powersave`: clocks may not have been at their highest")
+        policy = self.variables.get(WAIT_POLICY, "")
+        if policy.lower() == "passive":
+            found.append(
+                f"{WAIT_POLICY}={policy} is set: threads of OpenMP sleep between operators, and PyTorch is slower for it"
+            )
         for gpu in self.gpus:
             if gpu.other_processes:
                 pids = ", ".join(map(str, gpu.other_processes))

@@ -41,9 +41,11 @@ def test_settings_of_thread_libraries_are_recorded(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_busy_machine_and_a_saving_governor_are_warned_about() -> None:
-    quiet = dataclasses.replace(read_machine(), load_average=0.0, governor=None)
+    quiet = dataclasses.replace(read_machine(), load_average=0.0, governor=None, variables={})
     assert quiet.warnings() == []
     assert "was busy" in dataclasses.replace(quiet, load_average=quiet.cores / 2).warnings()[0]
+    passive = dataclasses.replace(quiet, variables={"OMP_WAIT_POLICY": "PASSIVE"})
+    assert "OMP_WAIT_POLICY=PASSIVE is set" in passive.warnings()[0]
     assert "powersave" in dataclasses.replace(quiet, governor="powersave").warnings()[0]
 
 
@@ -56,7 +58,7 @@ def test_what_cannot_be_read_says_why_instead() -> None:
 def test_a_gpu_that_somebody_else_uses_is_warned_about(fake_nvml: Any) -> None:
     nvml = fake_nvml()
     nvml.pids = [4711]
-    quiet = dataclasses.replace(read_machine(), load_average=0.0, governor=None, gpus=find_gpus(nvml).states())
+    quiet = dataclasses.replace(read_machine(), load_average=0.0, governor=None, variables={}, gpus=find_gpus(nvml).states())
     assert quiet.warnings() == ["GPU 0 (NVIDIA L4) was in use by other processes before the run began (4711)"]
     json.dumps(quiet.to_json(), allow_nan=False)
 

@@ -62,13 +62,15 @@ def ort_defaults(candidate: Candidate) -> PeerSession:
 def openvino_defaults(candidate: Candidate) -> PeerSession:
     """OpenVINO as `compile_model(file)` gives it, of an `.onnx` file or of its own `.xml`, with the `.bin` beside it.
 
-    Option `precision`: its INFERENCE_PRECISION_HINT (`f32`, `bf16`, `f16`).
+    Option `precision`: its INFERENCE_PRECISION_HINT (`f32`, `bf16`, `f16`). A free batch is set to 1, as its guides advise.
     """
     import openvino
 
     core = openvino.Core()
     own = candidate.file is not None and candidate.file.suffix == ".xml"
     model = core.read_model(candidate.file if own else graph_of(candidate).data)
+    _, *rest = model.input(0).get_partial_shape()
+    model.reshape([1, *rest])
     (_, _, *size), (_, _, *output_size) = (
         [length.get_length() if length.is_static else 0 for length in port.get_partial_shape()]
         for port in (model.input(0), model.output(0))
@@ -80,12 +82,13 @@ def openvino_defaults(candidate: Candidate) -> PeerSession:
         hints["INFERENCE_NUM_THREADS"] = candidate.threads
     request = core.compile_model(model, "CPU", hints).create_infer_request()
     asked = f"asked: {candidate.options.get('precision', 'default')}"
-    return PeerSession(
-        lambda gray: cast("FloatArray", request.infer({0: gray})[0].copy()),
-        (size[0], size[1]),
-        (output_size[0], output_size[1]),
-        asked,
-    )
+
+    def run(gray: FloatArray) -> FloatArray:
+        if len(gray) == 1:
+            return cast("FloatArray", request.infer({0: gray})[0].copy())
+        return np.concatenate([run(photo[None]) for photo in gray])
+
+    return PeerSession(run, (size[0], size[1]), (output_size[0], output_size[1]), asked)
 
 
 def torch_eager(candidate: Candidate) -> PeerSession:

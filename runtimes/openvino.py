@@ -2,7 +2,7 @@
 
 Two devices are the CPU, and differ only in the precision hint: `cpu` computes what the graph says, `cpu-bf16` computes in bf16
 what the graph leaves in fp32, except for a few kinds of node that OpenVINO keeps in fp32. What was executed is read back from
-the compiled model, node by node.
+the compiled model, node by node. The model takes one photo (see `openvino_compile`), so a batch is run photo by photo.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -27,7 +27,6 @@ from icf_deploy.runtimes.openvino_compile import (
     compile_cached,
     first_line,
     is_cpu,
-    plan_for,
     precision_of,
     version,
 )
@@ -138,7 +137,6 @@ class OpenvinoSession(EngineSession):
     def __init__(self, engine: Engine) -> None:
         super().__init__(engine.graph)
         graph, target = engine.graph, engine.target
-        self._photo_by_photo = plan_for(graph, target).photo_by_photo
         self._model = compile_cached(_graph_of(engine), target)
         _require_gray_to_ab(self._model, self.size, self.output_size)
         self._formats = _executed_formats(self._model)
@@ -155,13 +153,15 @@ class OpenvinoSession(EngineSession):
         return dict(self._formats)
 
     def _compute(self, gray: FloatArray) -> FloatArray:
+        ab = np.empty((len(gray), AB_CHANNELS, *self.output_size), np.float32)
         with self._requests.borrow() as request:
             try:
-                if not self._photo_by_photo:
-                    return _infer(request, gray)
-                return np.concatenate([_infer(request, photo[None]) for photo in gray])
+                for number, photo in enumerate(gray):
+                    # Both sides are only looked at: the request's own memory goes to the next photo.
+                    ab[number] = request.infer({0: photo[None]}, share_inputs=True, share_outputs=True)[0][0]
             except RuntimeError as error:
-                raise WorkError(f"OpenVINO failed on a batch of {len(gray)}: {first_line(error)}") from error
+                raise WorkError(f"OpenVINO failed on photo {number + 1} of {len(gray)}: {first_line(error)}") from error
+        return ab
 
     def _release(self) -> None:
         self._requests.drain()
@@ -174,11 +174,6 @@ def _graph_of(engine: Engine) -> Graph:
     if engine.data is graph.data:
         return graph
     return replace(graph, data=engine.data, sha256=hashlib.sha256(engine.data).hexdigest())
-
-
-def _infer(request: openvino.InferRequest, gray: FloatArray) -> FloatArray:
-    # The input is only read; the output is a copy, since the request's own memory goes to the next caller.
-    return cast("FloatArray", request.infer({0: gray}, share_inputs=True, share_outputs=False)[0])
 
 
 @kept_signal_stack()

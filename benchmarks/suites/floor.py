@@ -126,7 +126,7 @@ def work_by_format(model: onnx.ModelProto, engine: str, graph: Any) -> dict[str,
     formats = formats_of_nodes(graph, device)
     work: Counter[str] = Counter()
     for node, share in gmac.items():
-        form = _told(node, model.graph, formats)
+        form = found_for(node, model.graph, formats)
         if form is not None:
             work[form] += share  # type: ignore[assignment]  # a Counter of floats
     untold = sum(gmac.values()) - sum(work.values())
@@ -137,11 +137,11 @@ def work_by_format(model: onnx.ModelProto, engine: str, graph: Any) -> dict[str,
     return dict(work)
 
 
-def _told(node: str, graph: onnx.GraphProto, formats: Mapping[str, str]) -> str | None:
-    """The format of a node, by its own name or by that of a node that reads it: a fused bias names the product."""
+def found_for(node: str, graph: onnx.GraphProto, told: Mapping[str, str]) -> str | None:
+    """What is told of a node, by its own name or by that of a node that reads it: a fused bias names the product."""
     names = [node]
     for _ in range(READERS):
-        found = next((formats[name] for name in names if name in formats), None)
+        found = next((told[name] for name in names if name in told), None)
         if found is not None:
             return found
         given = {output for one in graph.node if one.name in names for output in one.output}

@@ -25,6 +25,7 @@ from icf_deploy.imaging.color import (
     XYZ_TOE,
 )
 from icf_deploy.training.crops import Batch, Jitter
+from icf_deploy.training.damage import damage_gray
 
 LIGHT_TO_RELATIVE_XYZ = torch.tensor(RGB_TO_RELATIVE_XYZ, dtype=torch.float32)
 RELATIVE_XYZ_TO_LIGHT = torch.tensor(RELATIVE_XYZ_TO_RGB, dtype=torch.float32)
@@ -96,8 +97,10 @@ def jittered(light: Tensor, jitter: Jitter) -> Tensor:
 
 
 def pair_of_batch(batch: Batch, device: torch.device) -> Pair:
-    """A batch of crops -> gray, L and ab at full resolution on `device`."""
-    return pair_of_light(jittered(light_of_codes(torch.from_numpy(batch.rgb).to(device)), batch.jitter))
+    """A batch of crops -> gray (damaged where the batch says so), L and ab of the undamaged crop, on `device`."""
+    pair = pair_of_light(jittered(light_of_codes(torch.from_numpy(batch.rgb).to(device)), batch.jitter))
+    gray = torch.from_numpy(damage_gray(pair.gray.cpu().numpy(), batch.damage)).to(device)
+    return Pair(gray, pair.l, pair.ab)
 
 
 def _mix(planes: Tensor, matrix: Tensor) -> Tensor:

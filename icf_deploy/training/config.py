@@ -29,6 +29,7 @@ QAT_DEFAULTS: Mapping[str, Any] = {
     "weight_decay": 0.0,
     "warmup": 10,
     "clip": 0.3,
+    "damage": 0.0,
     "ema": 0.98,
     "keep": "last",
     "precision": "fp32",
@@ -91,6 +92,7 @@ class TrainConfig:
     gain: float = _option(1.0, "Factor on the predicted chroma, folded into the saved weights.")
     half: bool = _option(False, "Save the weights in fp16: half the size, as the shipped checkpoint.")
     keep: str = _option("best", "Weights to save: of the best validation (dB at 60 % colourfulness), or the last.")
+    damage: float = _option(0.25, "Probability that a crop's gray, not its colours, is blurred, faded, grainy or a bad JPEG.")
     seed: int = _option(0, "Seed of initial weights, photo order, augmentation and dropout.")
     holdout: tuple[str, ...] = _option(
         (), "Source (file name before its last _NNNN; * allowed) kept for validation; repeatable."
@@ -141,10 +143,7 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise UsageError(f"--{name.replace('_', '-')} must be above 0, not {value}")
-        if self.batch < 2:  # noqa: PLR2004 - BatchNorm needs two samples
-            raise UsageError(f"--batch must be at least 2 (BatchNorm needs it), not {self.batch}")
-        if self.crop < SIZE_MULTIPLE or self.crop % SIZE_MULTIPLE:
-            raise UsageError(f"--crop must be a multiple of {SIZE_MULTIPLE}, not {self.crop}")
+        self._check_crops()
         if not 0 <= self.ema < 1:
             raise UsageError(f"--ema must be at least 0 and below 1, not {self.ema}")
         if self.precision not in PRECISIONS:
@@ -158,6 +157,14 @@ class TrainConfig:
             raise UsageError(
                 f"{self.output}: a checkpoint ends in .safetensors; try -o {self.output.with_suffix('.safetensors')}"
             )
+
+    def _check_crops(self) -> None:
+        if self.batch < 2:  # noqa: PLR2004 - BatchNorm needs two samples
+            raise UsageError(f"--batch must be at least 2 (BatchNorm needs it), not {self.batch}")
+        if self.crop < SIZE_MULTIPLE or self.crop % SIZE_MULTIPLE:
+            raise UsageError(f"--crop must be a multiple of {SIZE_MULTIPLE}, not {self.crop}")
+        if not 0 <= self.damage <= 1:
+            raise UsageError(f"--damage is a probability, 0 to 1, not {self.damage}")
 
     def _check_baseline(self, baseline: str) -> None:
         if baseline not in BASELINES:

@@ -16,10 +16,11 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from icf_deploy.training.damage import Damage
 from icf_deploy.training.photos import CHROMA_MAP_SIDE, Photo
 
 # Spawn keys that keep the random streams of one seed apart.
-_ORDER, _CROP = 0, 1
+_ORDER, _CROP, _DAMAGE = 0, 1, 2
 POLL_SECONDS = 0.2  # how soon the prefetching thread sees that nobody wants more
 PREFETCHED_BATCHES = 2  # one being used, one waiting: more only takes memory
 
@@ -39,6 +40,7 @@ class Augmentation:
     saturation: tuple[float, float] = (0.85, 1.2)
     white_balance: float = 0.05  # largest relative change of the red and blue gain
     jitter: float = 0.8  # probability of any colour jitter
+    damage: float = 0.0  # probability that the gray, and not the target, is damaged
 
 
 # What a teacher would colour the jittered gray: brighter and harder photos keep its colours, other colours would contradict it.
@@ -56,10 +58,11 @@ class Jitter:
 
 @dataclass(frozen=True)
 class Batch:
-    """Crops as uint8 RGB [N,S,S,3] and the jitter that is still to be applied to them."""
+    """Crops as uint8 RGB [N,S,S,3], the jitter that is still to be applied to them, and the damage to the gray of that."""
 
     rgb: npt.NDArray[np.uint8]
     jitter: Jitter
+    damage: Damage
 
 
 class CropSource:
@@ -79,12 +82,16 @@ class CropSource:
         jitter = Jitter(
             np.ones((self._batch, 3), np.float32), np.ones(self._batch, np.float32), np.ones(self._batch, np.float32)
         )
+        damage = Damage.none(self._batch)
         for index in range(self._batch):
             random = self._random(_CROP, step, index)
             photo = self._photos[self._photo_index(step * self._batch + index)]
             crops[index] = _crop(photo, self._crop, self._augmentation, random)
             _draw_jitter(jitter, index, self._augmentation, random)
-        return Batch(crops, jitter)
+            random = self._random(_DAMAGE, step, index)
+            if random.random() < self._augmentation.damage:
+                damage.draw(index, random)
+        return Batch(crops, jitter, damage)
 
     def batches(self, first: int, last: int) -> Generator[Batch, None, None]:
         """Yield the batches of steps first..last-1, prepared one ahead in a thread."""

@@ -12,7 +12,7 @@ import statistics
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,7 +70,7 @@ class Trainer:
             batch=config.batch,
             crop=config.crop,
             seed=config.seed,
-            augmentation=Augmentation() if config.teacher is None else TEACHER_AUGMENTATION,
+            augmentation=replace(Augmentation() if config.teacher is None else TEACHER_AUGMENTATION, damage=config.damage),
         )
         self._validation = validation
         self._loss = loss_of_name(config.loss)

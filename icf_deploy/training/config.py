@@ -82,13 +82,18 @@ class TrainConfig:
     ema: float = _option(0.998, "Decay of the averaged weights, which are what is validated and saved.")
     loss: str = _option(
         "auto",
-        "Loss: vivid, huber, paper, float, or auto: huber with --teacher, float (the network before) with --qat, else vivid.",
+        "Loss: vivid, perceptual, huber, paper, float (the network before), or auto: huber with --teacher, float with --qat, "
+        "else vivid.",
     )
     mse_weight: float = _option(1.0, "paper: weight of the MSE on RGB in 0..1.")
     ssim_weight: float = _option(0.1, "paper: weight of 1 - SSIM on RGB.")
     huber_beta: float = _option(8.0, "huber, vivid: ab error at which the loss turns from square to linear.")
     chroma_boost: float = _option(1.15, "vivid: factor on the true chroma that the network aims at.")
     colourfulness_weight: float = _option(0.02, "vivid: weight of the colourfulness that the prediction lacks.")
+    crop_balance: float = _option(
+        1.0, "vivid: 0, colourful crops decide; 1, a crop counts by its error relative to its chroma."
+    )
+    perceptual_weight: float = _option(5.0, "perceptual: weight of the distance between features of the ImageNet backbone.")
     gain: float = _option(1.0, "Factor on the predicted chroma, folded into the saved weights.")
     half: bool = _option(False, "Save the weights in fp16: half the size, as the shipped checkpoint.")
     keep: str = _option("best", "Weights to save: of the best validation (dB at 60 % colourfulness), or the last.")
@@ -144,6 +149,8 @@ class TrainConfig:
             if value is not None and not value > 0:
                 raise UsageError(f"--{name.replace('_', '-')} must be above 0, not {value}")
         self._check_crops()
+        if not self.crop_balance >= 0:
+            raise UsageError(f"--crop-balance must be at least 0, not {self.crop_balance}")
         if not 0 <= self.ema < 1:
             raise UsageError(f"--ema must be at least 0 and below 1, not {self.ema}")
         if self.precision not in PRECISIONS:

@@ -15,12 +15,15 @@ from torch import Tensor
 from icf_deploy.errors import UsageError
 from icf_deploy.training.color import rgb_of_lab
 from icf_deploy.training.config import FLOAT_LOSS, TrainConfig
+from icf_deploy.training.feature_loss import feature_distance
 
 SSIM_SIGMA = 1.5  # pixels; Wang et al. 2004
 SSIM_WINDOW = 11  # pixels
 SSIM_C1, SSIM_C2 = 0.01**2, 0.03**2  # for values in 0..1
 CHROMA_PER_WEIGHT = 15.0  # vivid: chroma that adds 1 to a pixel's weight
 LARGEST_WEIGHT = 5.0  # vivid: so that a few neon pixels do not own the gradient
+USUAL_CHROMA = 20.0  # vivid: mean chroma of a crop that counts once
+LEAST_CHROMA = 5.0  # vivid: added to a crop's mean chroma, so that gray ones do not own the gradient
 DISTANCE_BEND = 1.0  # CIELAB units; about what the eye can tell apart
 MEAN_SHARE = 0.37  # Hasler and Suesstrunk 2003, M(1): share of the mean chroma beside its spread
 
@@ -45,10 +48,14 @@ def vivid(ab: Tensor, truth: Truth, config: TrainConfig) -> Tensor:
     """Huber loss that does not wash colours out.
 
     A pixel weighs 1 + true chroma / 15 (at most 5), the target's chroma is `chroma_boost` times the true one, and
-    `colourfulness_weight` times the colourfulness that a prediction lacks is added. Scale its output down (gain) to taste.
+    `colourfulness_weight` times the colourfulness that a prediction lacks is added. A crop's error is divided by its mean true
+    chroma to the power of `crop_balance`: in dB a loud guess for a pale photo costs more than it can win in a colourful one.
+    Scale the output down (gain) to taste.
     """
     target = truth.ab * config.chroma_boost
-    weight = (1 + truth.ab.norm(dim=1, keepdim=True) / CHROMA_PER_WEIGHT).clamp_max(LARGEST_WEIGHT)
+    chroma = truth.ab.norm(dim=1, keepdim=True)
+    weight = (1 + chroma / CHROMA_PER_WEIGHT).clamp_max(LARGEST_WEIGHT)
+    weight = weight * (USUAL_CHROMA / (chroma.mean(dim=(2, 3), keepdim=True) + LEAST_CHROMA)) ** config.crop_balance
     error = F.smooth_l1_loss(ab, target, beta=config.huber_beta, reduction="none")
     missing = (ab_colourfulness(target) - ab_colourfulness(ab)).clamp_min(0)
     loss: Tensor = (weight * error).mean() + config.colourfulness_weight * missing.mean()
@@ -61,6 +68,12 @@ def paper(ab: Tensor, truth: Truth, config: TrainConfig) -> Tensor:
     return config.mse_weight * F.mse_loss(predicted, true) + config.ssim_weight * (1 - ssim(predicted, true))
 
 
+def perceptual(ab: Tensor, truth: Truth, config: TrainConfig) -> Tensor:
+    """`vivid` plus `perceptual_weight` times the distance between backbone features of both pictures (`feature_loss`)."""
+    predicted, true = (rgb_of_lab(truth.l, colours).clamp(0, 1) for colours in (ab, truth.ab))
+    return vivid(ab, truth, config) + config.perceptual_weight * feature_distance(predicted, true)
+
+
 def distance(ab: Tensor, truth: Truth, _: TrainConfig) -> Tensor:
     """Mean distance in ab, square below DISTANCE_BEND: a few crops in which int8 goes far astray do not own the gradient.
 
@@ -69,7 +82,13 @@ def distance(ab: Tensor, truth: Truth, _: TrainConfig) -> Tensor:
     return ((ab - truth.ab).square().sum(1) + DISTANCE_BEND**2).sqrt().mean() - DISTANCE_BEND
 
 
-LOSSES: dict[str, Loss] = {"vivid": vivid, "huber": huber, "paper": paper, FLOAT_LOSS: distance}
+LOSSES: dict[str, Loss] = {
+    "vivid": vivid,
+    "huber": huber,
+    "paper": paper,
+    "perceptual": perceptual,
+    FLOAT_LOSS: distance,
+}
 
 
 def loss_of_name(name: str) -> Loss:

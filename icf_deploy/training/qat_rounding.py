@@ -1,29 +1,31 @@
-"""Rounding to int8 as the exported graph does it, with gradients that training can follow.
+"""The int8 form of a product as the exported graph has it, with gradients that training can follow.
 
 Activations: symmetric, one step for the tensor, codes -128..127 as QuantizeLinear saturates. Weights: symmetric, one step per
 output channel, codes -127..127. Rounding has the gradient of the identity (Bengio et al. 2013, "Estimating or propagating
 gradients through stochastic neurons"); the magnitude at which an activation saturates is learned (Esser et al. 2020, "Learned
-step size quantization", equations 2 and 3).
+step size quantization", equations 2 and 3), and so is the step of a weight's channel.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from icf_deploy.export.precision.clipping import STEPS
-from icf_deploy.export.precision.weights import BIAS_STEPS, SMALLEST_SCALE
+from icf_deploy.export.precision.weights import RoundedWeight
 
 LOWEST = -128
-# Adam moves a parameter by about its learning rate, whatever its gradient is. So weights are measured in int8 steps of their
-# channel, biases in what such a step does to the largest input, and ranges in this share of themselves.
+# Adam moves a parameter by about its learning rate, whatever its gradient is. So codes move in steps of int8, ranges and weight
+# steps in shares of themselves, biases in shares of what one code times the largest input adds. The shares are by how much the
+# colours of `icf-edge` answer: a code of its first layers is one in nine.
 RANGE_UNIT = 0.1
+GAIN_UNIT = 0.05
+BIAS_UNIT = 0.05
 
 
 class ActivationRange(nn.Module):
@@ -39,7 +41,6 @@ class ActivationRange(nn.Module):
         self.tensor = tensor
         self.register_buffer("start", torch.tensor(start, dtype=torch.float32))
         self.moved = nn.Parameter(torch.zeros(()))
-        self.rounds = True
 
     @property
     def top(self) -> Tensor:
@@ -48,121 +49,106 @@ class ActivationRange(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Same shape out."""
-        if not self.rounds:
-            return x
         rounded: Tensor = _Round.apply(x, self.top)  # type: ignore[no-untyped-call]
         return rounded
 
 
-@dataclass(frozen=True)
-class Source:
-    """Where the weight of a lowered layer comes from: the checkpoint's, and the factor of each output channel on it."""
+class CodedWeight(nn.Module):
+    """The codes and steps of a weight, and what is added to its product's bias.
 
-    weight: Tensor
-    fold: Tensor
-    trains_bias: bool
+    key: of its product. start: what they are before training. has_bias: whether the graph has a place for a shift of the bias.
+    reach: largest magnitude of what the product reads.
+    """
+
+    codes: Tensor
+    steps: Tensor
+    shift: Tensor
+
+    def __init__(self, key: str, start: RoundedWeight, *, has_bias: bool, reach: float) -> None:
+        super().__init__()
+        self.key = key
+        self._axis, self._shape = start.axis, start.codes.shape
+        rows = np.moveaxis(start.codes, start.axis, 0)
+        self.register_buffer("codes", torch.tensor(np.ascontiguousarray(rows), dtype=torch.float32))
+        self.register_buffer("steps", torch.tensor(start.scales))
+        self.register_buffer("shift", torch.tensor(start.bias))
+        self._reach = reach
+        self.moved = nn.Parameter(torch.zeros_like(self.codes))
+        self.gain = nn.Parameter(torch.zeros_like(self.steps))
+        self.moved_bias = nn.Parameter(torch.zeros_like(self.steps), requires_grad=has_bias)
+
+    @property
+    def scales(self) -> Tensor:
+        """Steps of the output channels as trained, float32 [out]."""
+        return self.steps * torch.exp(GAIN_UNIT * self.gain)
+
+    @property
+    def bias(self) -> Tensor:
+        """What is added to the product's bias, float32 [out]."""
+        return self.shift + self.moved_bias * (BIAS_UNIT * self._reach) * self.steps
+
+    def forward(self) -> Tensor:
+        """The rounded weight, float32 [out, ...]."""
+        rounded: Tensor = _Codes.apply(self.codes + self.moved)  # type: ignore[no-untyped-call]
+        return rounded * per_channel(self.scales, self.codes)
+
+    @torch.no_grad()
+    def rounded(self) -> RoundedWeight:
+        """As the graph stores it."""
+        codes: npt.NDArray[np.float32] = _codes(self.codes + self.moved).cpu().numpy()
+        whole = np.moveaxis(codes, 0, self._axis).astype(np.int8)
+        assert whole.shape == self._shape
+        return RoundedWeight(np.ascontiguousarray(whole), self.scales.cpu().numpy(), self._axis, self.bias.cpu().numpy())
 
 
 class RoundedProduct(nn.Module):
-    """A convolution or linear layer whose input and weight are rounded.
+    """A convolution or linear layer whose input and weight are rounded, in the place of `layer`, which it was made from."""
 
-    path: of the layer in the lowered network. source: what is trained; None: nothing, the layer keeps its weight and bias.
-    `moved` and `moved_bias` are the parameters, in the units that stand above.
-    """
+    layer_bias: Tensor | None
 
-    start: Tensor
-    start_bias: Tensor | None
-    unit: Tensor
-    unit_bias: Tensor
-    fold: Tensor
-
-    def __init__(self, path: str, layer: nn.Conv2d | nn.Linear, source: Source | None, read: ActivationRange) -> None:
+    def __init__(self, layer: nn.Conv2d | nn.Linear, weight: CodedWeight, read: ActivationRange) -> None:
         super().__init__()
-        self.path = path
-        self.read = read
-        self.trains = source is not None
-        source = source or Source(layer.weight, torch.ones(len(layer.weight)), trains_bias=False)
-        self.trains_bias = source.trains_bias and layer.bias is not None
-        self.register_buffer("start", source.weight.detach().clone())
-        self.register_buffer("fold", source.fold.clone())
-        unit = source.weight.detach().abs().flatten(1).amax(1) / STEPS
-        self.register_buffer("unit", unit)
-        self.register_buffer("unit_bias", unit * source.fold.abs() * float(read.start))
-        self.register_buffer("start_bias", None if layer.bias is None else layer.bias.detach().clone())
-        self.moved = nn.Parameter(torch.zeros_like(self.start), requires_grad=self.trains)
-        self.moved_bias = nn.Parameter(torch.zeros_like(unit), requires_grad=self.trains_bias)
+        self.read, self.weight = read, weight
+        self.register_buffer("layer_bias", None if layer.bias is None else layer.bias.detach().clone())
+        self._shape = layer.weight.shape
         # What SameConv2d pads at the bottom and right, which a plain convolution cannot.
         self._pad: tuple[int, ...] | None = getattr(layer, "explicit_padding", None)
         self._window: Any = (
             (layer.stride, layer.padding, layer.dilation, layer.groups) if isinstance(layer, nn.Conv2d) else None
         )
 
-    @property
-    def weight(self) -> Tensor:
-        """The checkpoint's weight as trained, [out, ...]."""
-        return self.start + self.moved * per_channel(self.unit, self.start) if self.trains else self.start
-
-    @property
-    def bias(self) -> Tensor | None:
-        """The bias of the lowered network as trained, [out]."""
-        if self.start_bias is None or not self.trains_bias:
-            return self.start_bias
-        return self.start_bias + self.moved_bias * self.unit_bias
-
-    def lowered_weight(self) -> Tensor:
-        """The weight of the lowered network, not rounded; [out, ...]."""
-        return self.weight * per_channel(self.fold, self.start)
-
     def forward(self, x: Tensor) -> Tensor:
         """What the layer gives for a rounded input and rounded weights."""
-        weight, bias = self.lowered_weight(), self.bias
-        if self.read.rounds:
-            weight = rounded_weight(weight, None if bias is None else least_range(bias, self.read.top))
+        weight = self.weight().reshape(self._shape)
+        bias = self.weight.bias if self.layer_bias is None else self.layer_bias + self.weight.bias
         x = self.read(x)
         if self._window is None:
             return F.linear(x, weight, bias)
         if self._pad is not None:
             x = F.pad(x, self._pad)
         # The bias comes behind: `FastBackward` is for convolutions without one.
-        y = F.conv2d(x, weight, None, *self._window)
-        return y if bias is None else y + bias[:, None, None]
-
-
-@contextmanager
-def unrounded(network: nn.Module) -> Iterator[None]:
-    """Within it, `network` computes what the float32 graph of its weights does."""
-    reads = [module for module in network.modules() if isinstance(module, ActivationRange)]
-    for read in reads:
-        read.rounds = False
-    try:
-        yield
-    finally:
-        for read in reads:
-            read.rounds = True
-
-
-def least_range(bias: Tensor, top: Tensor) -> Tensor:
-    """As `export.precision.weights.least_range`."""
-    return bias.detach().abs() * (STEPS**2 / BIAS_STEPS) / top.detach()
-
-
-def rounded_weight(weight: Tensor, least: Tensor | None = None) -> Tensor:
-    """Weight [out, ...] in int8 steps; nothing saturates, so the gradient is the identity's.
-
-    least: range of a channel, [out], below which its bias would not fit.
-    """
-    with torch.no_grad():
-        largest = weight.abs().flatten(1).amax(1).clamp_min(SMALLEST_SCALE)
-        if least is not None:
-            largest = torch.maximum(largest, least)
-        step = per_channel(largest / STEPS, weight)
-        wrong = (weight / step).round_().clamp_(-STEPS, STEPS) * step - weight
-    return weight + wrong
+        return F.conv2d(x, weight, None, *self._window) + bias[:, None, None]
 
 
 def per_channel(values: Tensor, weight: Tensor) -> Tensor:
     """Values [out] in the shape that multiplies a weight [out, ...]."""
     return values.reshape(-1, *(1,) * (weight.dim() - 1))
+
+
+def _codes(values: Tensor) -> Tensor:
+    return values.round().clamp_(-STEPS, STEPS)
+
+
+class _Codes(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        ctx.save_for_backward(values.abs() <= STEPS + 0.5)
+        return _codes(values)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        (inside,) = ctx.saved_tensors
+        return grad * inside
 
 
 class _Round(torch.autograd.Function):

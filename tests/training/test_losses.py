@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,10 @@ import torch
 from skimage.metrics import structural_similarity
 
 from icf_deploy.errors import UsageError
-from icf_deploy.training.color import light_of_codes, pair_of_light
+from icf_deploy.training.color import light_of_codes, pair_of_light, rgb_of_lab
 from icf_deploy.training.config import TrainConfig
-from icf_deploy.training.losses import LOSSES, Truth, ab_colourfulness, huber, loss_of_name, paper, ssim, vivid
+from icf_deploy.training.feature_loss import feature_distance
+from icf_deploy.training.losses import LOSSES, Truth, ab_colourfulness, huber, loss_of_name, paper, perceptual, ssim, vivid
 
 Pixels = npt.NDArray[np.uint8]
 CONFIG = TrainConfig(photos=(), output=Path("x.safetensors"), steps=1)
@@ -47,19 +49,34 @@ def test_huber_has_the_values_of_its_definition() -> None:
 
 
 def test_vivid_has_the_values_of_its_definition() -> None:
-    """True ab (30, 0): weight 1 + 30/15 = 3, target 34.5; predicting 30 is 4.5 off in one of two channels."""
+    """True ab (30, 0): weight 1 + 30/15 = 3, target 34.5; predicting 30 is 4.5 off in one of two channels; divided by 35/20."""
     true = torch.tensor([30.0, 0.0]).view(1, 2, 1, 1)
-    error = 3 * 0.5 * 4.5**2 / 8 / 2
+    error = 3 * 0.5 * 4.5**2 / 8 / 2 * 20 / (30 + 5)
     missing = (1 + 0.37) * 34.5 - (1 + 0.37) * 30  # of a flat colour there is no spread
     missing -= 34.5 - 30
     value = vivid(true.clone(), Truth(torch.full((1, 1, 1, 1), 50.0), true), CONFIG)
     assert float(value) == pytest.approx(error + 0.02 * missing, rel=1e-3)
+    unbalanced = replace(CONFIG, crop_balance=0.0)
+    value = vivid(true.clone(), Truth(torch.full((1, 1, 1, 1), 50.0), true), unbalanced)
+    assert float(value) == pytest.approx(error * 35 / 20 + 0.02 * missing, rel=1e-3)
+
+
+def test_a_balanced_crop_counts_by_its_error_relative_to_its_chroma() -> None:
+    """The same relative error: of the colourful crop it weighs eleven times as much unbalanced, and 3.4 times balanced."""
+
+    def loss(chroma: float, balance: float) -> float:
+        true = torch.tensor([chroma, 0.0]).view(1, 2, 1, 1).expand(1, 2, 4, 4)
+        config = replace(CONFIG, crop_balance=balance, chroma_boost=1.0, colourfulness_weight=0.0, huber_beta=1e-3)
+        return float(vivid(true * 0.5, Truth(torch.zeros(1, 1, 4, 4), true), config))
+
+    assert loss(30, 0.0) / loss(6, 0.0) == pytest.approx(5 * (1 + 30 / 15) / (1 + 6 / 15), rel=1e-3)
+    assert loss(30, 1.0) / loss(6, 1.0) == pytest.approx(5 * (1 + 30 / 15) / (1 + 6 / 15) * (6 + 5) / (30 + 5), rel=1e-3)
 
 
 def test_a_pixel_never_weighs_more_than_5() -> None:
     true = torch.tensor([120.0, 0.0]).view(1, 2, 1, 1)
     value = vivid(true * 1.15 + torch.tensor([2.0, 0.0]).view(1, 2, 1, 1), Truth(torch.zeros(1, 1, 1, 1), true), CONFIG)
-    assert float(value) == pytest.approx(5 * 0.5 * 2**2 / 8 / 2, rel=1e-4)
+    assert float(value) == pytest.approx(5 * 0.5 * 2**2 / 8 / 2 * 20 / (120 + 5), rel=1e-4)
 
 
 def test_vivid_asks_for_the_boosted_truth_and_huber_for_the_truth(truth: Truth) -> None:
@@ -97,3 +114,19 @@ def test_colourfulness_in_lab_is_spread_plus_a_share_of_the_mean() -> None:
 def test_an_unknown_loss_is_refused_with_the_names_there_are() -> None:
     with pytest.raises(UsageError, match="vivid, huber, paper"):
         loss_of_name("l1")
+
+
+def test_features_find_wrong_hues_worse_than_pale_ones(truth: Truth) -> None:
+    turned = torch.stack((-truth.ab[:, 1], truth.ab[:, 0]), 1)
+    colours = [rgb_of_lab(truth.l, ab).clamp(0, 1) for ab in (truth.ab, truth.ab * 0.5, turned)]
+    same, paler, wrong = (float(feature_distance(other, colours[0])) for other in colours)
+    assert same == 0
+    assert 0 < paler < wrong
+
+
+def test_perceptual_is_vivid_plus_the_distance_of_features(truth: Truth) -> None:
+    ab = truth.ab * 0.5
+    config = replace(CONFIG, perceptual_weight=3.0)
+    pictures = [rgb_of_lab(truth.l, colours).clamp(0, 1) for colours in (ab, truth.ab)]
+    expected = float(vivid(ab, truth, config)) + 3 * float(feature_distance(*pictures))
+    assert float(perceptual(ab, truth, config)) == pytest.approx(expected, rel=1e-5)

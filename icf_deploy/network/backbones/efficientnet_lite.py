@@ -110,12 +110,18 @@ class EfficientNetLite0(nn.Module):
 
     def forward(self, gray: Tensor) -> tuple[Tensor, ...]:
         """gray [N,1,H,W] in 0..1 -> skips, finest first."""
+        return self.first(gray, len(SKIP_BLOCKS))
+
+    def first(self, gray: Tensor, count: int) -> tuple[Tensor, ...]:
+        """As `forward`, but only the `count` finest skips, and no more than they take."""
         x = self.stem(gray * NORMALIZE_SCALE + NORMALIZE_SHIFT)
         skips = []
         for i, block in enumerate(self.blocks):
             x = block(x)
             if i in SKIP_BLOCKS:
                 skips.append(x)
+            if len(skips) == count:
+                break
         return tuple(skips)
 
 

@@ -25,20 +25,22 @@ from icf_deploy.errors import ParityError, UsageError
 from icf_deploy.export.graph import example_gray, to_onnx
 from icf_deploy.export.lowering import Outcome, check_names, lower, lower_graph
 from icf_deploy.export.portable import portable
-from icf_deploy.export.precision.auto import find_front, require_engines
-from icf_deploy.export.precision.narrow import AUTO, NarrowGraph, narrow, require_precision
-from icf_deploy.export.precision.trained import TrainedRanges
+from icf_deploy.export.precision.asked import FP32, RECIPE_NAME, Asked, Precision, require_precisions
+from icf_deploy.export.precision.auto import find_front
+from icf_deploy.export.precision.calibrating import Calibrating
+from icf_deploy.export.precision.narrow import NarrowGraph, narrow
+from icf_deploy.export.precision.trained import TrainedInt8
+from icf_deploy.export.precision.weights import WEIGHT_BITS
 from icf_deploy.export.reference import PHOTO_FOLDER, reference_set
 from icf_deploy.export.split import split_graphs
 from icf_deploy.export.statistics import statistics
-from icf_deploy.network.checkpoint import checkpoint_metadata, load_checkpoint
+from icf_deploy.network.checkpoint import load_checkpoint
 from icf_deploy.network.network import SIZE_MULTIPLE, ColorizationNetwork
 from icf_deploy.network.presets import EDGE_PRESET, PRESETS
 from icf_deploy.runtimes import registry, trt_ahead
 from icf_deploy.runtimes.base import Graph, Target
 
 DEFAULT_SIZE = (256, 256)
-FP32 = "fp32"
 LARGEST_SIDE = 4096  # pixels; positions and activations grow with the area, and no published use goes beyond 1024
 # Largest |ab| difference between graph and PyTorch that an export may have. The eye needs about 1; float32 rounding in
 # another order gives 1e-5 for icf-edge and up to 4e-4 for a DDColor whose ab spans tens of units.
@@ -73,8 +75,9 @@ def export_bundle(
     portable_ops: bool = False,
     split: bool = False,
     targets: Sequence[str] = (),
-    precision: str | Path = FP32,
+    precision: Precision | Sequence[Precision] = FP32,
     photos: Path | None = None,
+    weight_bits: int | None = None,
     search_on: Sequence[str] = (),
     command: str = "",
     progress: Progress | None = None,
@@ -87,9 +90,10 @@ def export_bundle(
     `--engine pytorch` runs from the bundle. lowering: apply the exact rewrites; keep: names of rewrites to leave out.
     portable_ops: only operators that strict targets take. split: also write features, palette and paint as graphs.
     targets: GPUs to compile every whole graph for, such as `rtx40`; with TensorRT for RTX, and without a GPU. compiling: told
-    how that goes on. precision: fp32, fp16, bf16, int8, auto, or the path of a recipe; photos: a folder to calibrate on instead
-    of the packaged photos. search_on: with auto, the engines to search on instead of all that are here. command: the command
-    line, for the provenance.
+    how that goes on. precision: fp32, fp16, bf16, int8, auto, or the path of a recipe; several (but auto) give a graph each, of
+    which the first is the bundle's default. photos: a folder to calibrate on instead of the packaged photos. weight_bits: 7 for
+    int8 weights that do not saturate on x86 processors without VNNI. search_on: with auto, the engines to search on instead of
+    all that are here. command: the command line, for the provenance.
 
     Raises UsageError for a size, preset or target that makes no sense, EngineUnavailableError for targets without TensorRT for
     RTX, CheckpointError for a file that is no checkpoint, WorkError for an output that exists (`overwrite`), ParityError for a
@@ -99,7 +103,7 @@ def export_bundle(
     say = progress or (lambda _: None)
     _require_size(size)
     check_names(keep)
-    _require_one_precision(precision, photos, search_on, split=split)
+    asked = require_precisions(precision, photos=photos, search_on=search_on, weight_bits=weight_bits, split=split)
     if targets:
         trt_ahead.require_targets(targets)
     if output is not None:
@@ -119,30 +123,13 @@ def export_bundle(
         model = portable(model)
     measurements = {**_measured(model), "plain": _measured(plain)} if lowering else _measured(model)
     data = _bytes(model)
-    graphs = [NewGraph(name="fp32", data=data, recipe="fp32", size=size, lowering=record, measurements=measurements)]
+    wide = NewGraph(name=FP32, data=data, recipe=FP32, size=size, lowering=record, measurements=measurements)
+    say("checking the graph against PyTorch on real photos")
+    parity = check_parity(data, reference, network, size)
+    graphs, sensitivity = _of_precisions(model, wide, asked, checkpoint, say)
     if split:
         say("exporting features, palette and paint")
         graphs += _steps(network, size, lowering=lowering, keep=keep, portable_ops=portable_ops)
-    say("checking the graph against PyTorch on real photos")
-    parity = check_parity(data, reference, network, size)
-    sensitivity: Sensitivity | None = None
-    if precision != FP32:
-        trained = TrainedRanges.of_metadata(checkpoint_metadata(checkpoint.data))
-        if precision == AUTO:
-            front = find_front(
-                model,
-                preset=network.preset,
-                size=size,
-                stride=network.stride,
-                photos=photos,
-                trained=trained,
-                engines=search_on,
-                say=say,
-            )
-            graphs += [_as_new(found, graphs[0], name) for name, found in front.graphs.items()]
-            sensitivity = front.sensitivity
-        else:
-            graphs = [_narrowed(model, graphs[0], precision, network, photos=photos, trained=trained, say=say)]
     engines: Sequence[NewEngine] = ()
     if targets:
         whole = {graph.name: _as_graph(graph, network) for graph in graphs if graph.part == WHOLE}
@@ -226,28 +213,44 @@ def _steps(
     return graphs
 
 
-def _narrowed(
-    model: onnx.ModelProto,
-    wide: NewGraph,
-    precision: str | Path,
-    network: ColorizationNetwork,
-    *,
-    photos: Path | None,
-    trained: TrainedRanges | None,
-    say: Progress,
-) -> NewGraph:
-    """The graph of another precision, in the place of the float32 one that PyTorch has agreed with."""
-    found = narrow(
-        model,
-        precision,
-        preset=network.preset,
-        size=wide.size,
-        stride=network.stride,
-        photos=photos,
-        trained=trained,
-        say=say,
-    )
-    return _as_new(found, wide, precision if isinstance(precision, str) else "recipe")
+def _of_precisions(
+    model: onnx.ModelProto, wide: NewGraph, asked: Asked, checkpoint: Checkpoint, say: Progress
+) -> tuple[list[NewGraph], Sensitivity | None]:
+    """The graphs of the precisions that were asked for, made of the float32 one that PyTorch has agreed with."""
+    if asked.precisions == (FP32,):
+        return [wide], None
+    network = checkpoint.network
+    trained = TrainedInt8.of_checkpoint(checkpoint.data)
+    calibrating = Calibrating(model, wide.size, photos=asked.photos, trained=trained, say=say)
+    if asked.auto:
+        front = find_front(
+            model,
+            preset=network.preset,
+            size=wide.size,
+            stride=network.stride,
+            calibrating=calibrating,
+            weight_bits=asked.weight_bits or WEIGHT_BITS,
+            engines=asked.search_on,
+            say=say,
+        )
+        return [wide, *(_as_new(found, wide, name) for name, found in front.graphs.items())], front.sensitivity
+    graphs = []
+    for one in asked.precisions:
+        if one == FP32:
+            graphs.append(wide)
+            continue
+        found = narrow(
+            model,
+            one,
+            preset=network.preset,
+            size=wide.size,
+            stride=network.stride,
+            calibrating=calibrating,
+            weight_bits=asked.weight_bits,
+            say=say,
+        )
+        graphs.append(_as_new(found, wide, one if isinstance(one, str) else RECIPE_NAME))
+    return graphs, None
 
 
 def _as_new(found: NarrowGraph, wide: NewGraph, name: str) -> NewGraph:
@@ -304,16 +307,6 @@ def provenance(source: Source | None, command: str) -> Provenance:
         source=source,
         command=command,
     )
-
-
-def _require_one_precision(precision: str | Path, photos: Path | None, search_on: Sequence[str], *, split: bool) -> None:
-    require_precision(precision, photos)
-    if precision == AUTO:
-        require_engines(search_on)
-    elif search_on:
-        raise UsageError(f"--engine {search_on[0]} names an engine to search recipes on: add --precision auto")
-    if precision != FP32 and split:
-        raise UsageError("--split writes the steps in fp32: leave --precision and --recipe out, or --split")
 
 
 def _require_size(size: Sequence[int]) -> None:

@@ -1,11 +1,12 @@
 """What a user would do without us, next to us: same network, same photos, each engine alone in a process of its own.
 
-    python benchmarks/suites/peers.py prepare CHECKPOINT FOLDER [--size 256] [--threads 2]
+    python benchmarks/suites/peers.py prepare CHECKPOINT FOLDER [--size 256] [--threads 2] [--also BUNDLE]
     python benchmarks/suites/peers.py measure FOLDER [--rounds 20] [--processes 4] [--together 3] [--seconds S]
     python benchmarks/suites/peers.py pair FOLDER [--within 1.0] [--rounds 20] [--processes 5]
     python benchmarks/suites/peers.py table FOLDER
 
-`prepare` writes every graph and measures its drift; CHECKPOINT is a file, or `icf-edge` for the shipped one. Running it again
+`prepare` writes every graph and measures its drift; CHECKPOINT is a file, or `icf-edge` for the shipped one. `--also` adds the
+graphs of another bundle of the same checkpoint, such as one in fewer bits, in OpenVINO as they are written. Running it again
 with other weights of the same shape measures all drift anew and keeps the latencies. `measure` compares engines with PyTorch
 eager, in the better of both memory formats, a few at a time, and adds to latency.json; what is there is not measured again.
 `pair` takes the fastest of ours and the fastest peer whose drift is within the limit, then the fastest of each whatever it
@@ -56,7 +57,8 @@ def main() -> None:
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
 @click.option("--size", default=256, show_default=True)
 @click.option("--threads", default=2, show_default=True)
-def prepare(checkpoint: str, folder: Path, size: int, threads: int) -> None:
+@click.option("--also", type=click.Path(path_type=Path, exists=True), help="Bundle with further graphs of ours.")
+def prepare(checkpoint: str, folder: Path, size: int, threads: int, also: Path | None) -> None:
     """Write the graphs, open every engine once, and measure its drift."""
     from icf_deploy.benchmarks.inputs import inputs_of
     from icf_deploy.benchmarks.remote import WorkerProcess
@@ -66,6 +68,8 @@ def prepare(checkpoint: str, folder: Path, size: int, threads: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     digest = write_graphs(checkpoint, folder, (size, size))
     candidates = candidates_of(folder.resolve(), size, threads)
+    if also is not None:
+        candidates += further_graphs(also.resolve(), threads)
     plan = {"checkpoint": digest, "size": size, "threads": threads, "rows": [one.to_json() for one in candidates]}
     (folder / PLAN).write_text(json.dumps(plan, indent=1))
     bundle = open_bundle(folder / "lowered.icf")
@@ -268,6 +272,18 @@ def candidates_of(folder: Path, size: int, threads: int) -> list[Candidate]:
         peer("OpenVINO, plain export", "openvino_defaults", "plain.onnx"),
         peer("OpenVINO, NNCF int8", "openvino_defaults", "nncf.xml"),
         *(Candidate(f"icf-deploy fp32, {engine}", engine, threads, bundle=bundle) for engine in OURS),
+    ]
+
+
+def further_graphs(path: Path, threads: int) -> list[Candidate]:
+    """Rows of the whole graphs of another bundle that are not in float32."""
+    from icf_deploy.bundle.opening import open_bundle
+    from icf_deploy.tuning.yardstick import chosen_graphs
+
+    return [
+        Candidate(f"icf-deploy {entry.name}, openvino:cpu", "openvino:cpu", threads, bundle=path, graph=entry.name)
+        for entry in chosen_graphs(open_bundle(path), ())
+        if entry.recipe != "fp32"
     ]
 
 

@@ -40,15 +40,18 @@ class AppliedGraph:
         return "+".join(form for form in order if form in self.formats.values())
 
 
-def apply_recipe(model: onnx.ModelProto, recipe: Recipe, calibration: Calibration | None = None) -> AppliedGraph:
+def apply_recipe(
+    model: onnx.ModelProto, recipe: Recipe, calibration: Calibration | None = None, *, digest: str | None = None
+) -> AppliedGraph:
     """Write `recipe` into a copy of a float32 graph.
 
     calibration: of the same graph; needed for int8, fp8, and for fp16, whose overflow it guards. Nodes that a format has no
-    arithmetic for (int8: all but products with constant weights) stay in float32; that is what the format means.
+    arithmetic for (int8: all but products with constant weights) stay in float32; that is what the format means. digest: the
+    model's, where `network_digest` was asked before.
 
     Raises ArtefactError for a recipe or calibration of another network, UsageError for a missing calibration.
     """
-    digest = network_digest(model)
+    digest = network_digest(model) if digest is None else digest
     copy = ir.from_proto(model)
     ir_passes.ShapeInferencePass()(copy)
     graph = copy.graph
@@ -62,6 +65,10 @@ def apply_recipe(model: onnx.ModelProto, recipe: Recipe, calibration: Calibratio
             raise UsageError(f"the recipe asks for {', '.join(needing)}, whose ranges come from photos: calibrate first")
     elif calibration.network != digest:
         raise ArtefactError("this calibration is of another network than the graph: calibrate again")
+    elif calibration.weight_bits != recipe.weight_bits and "int8" in asked.values():
+        raise ArtefactError(
+            f"the recipe asks for int8 weights of {recipe.weight_bits} bits, and this calibration has {calibration.weight_bits}"
+        )
     kept: dict[str, str] = {}
     if calibration is not None:
         tensors = tensor_keys(graph)

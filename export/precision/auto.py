@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import onnx
 import onnx_ir as ir
@@ -15,25 +14,23 @@ from icf_deploy.bundle.fields import Json
 from icf_deploy.bundle.sensitivity import Ratio, Run, Sensitivity
 from icf_deploy.errors import EngineUnavailableError, UsageError
 from icf_deploy.export.precision.apply import apply_recipe
-from icf_deploy.export.precision.calibration import DEFAULT_METHOD, Calibration
+from icf_deploy.export.precision.calibrating import Calibrating
+from icf_deploy.export.precision.calibration import Calibration
 from icf_deploy.export.precision.front import BF16_EVERYWHERE, Chosen, Extra, Searched, block_parts, choose, points
 from icf_deploy.export.precision.identity import network_digest
 from icf_deploy.export.precision.int8 import METRIC, choose_int8
 from icf_deploy.export.precision.ledger import Ledger, ledger_for
 from icf_deploy.export.precision.measuring import PROOF, EngineOracle, Measuring
-from icf_deploy.export.precision.narrow import NarrowGraph, facts_of, tell_photos
-from icf_deploy.export.precision.photos import CalibrationPhotos, packaged_photos, photos_of
+from icf_deploy.export.precision.narrow import NarrowGraph, facts_of
 from icf_deploy.export.precision.probe import DriftProbe
 from icf_deploy.export.precision.recipe import Recipe
-from icf_deploy.export.precision.scale_cache import calibrated
 from icf_deploy.export.precision.search import search
 from icf_deploy.export.precision.sensitivity import node_sensitivity, noisy_products
 from icf_deploy.export.precision.space import BF16, FLOAT32, INT8, WIDE, Parts
-from icf_deploy.export.precision.trained import TrainedRanges, as_trained
+from icf_deploy.export.precision.weights import WEIGHT_BITS
 from icf_deploy.runtimes import registry
 
 BUDGETS = (0.5, 1.0, 2.0)  # of METRIC: careful, the eye's, for small screens
-TRAINED_WIDE = "train --qat left it wide"
 STEPS = 8  # of a search after the single blocks and the uniform recipes; each times at most one recipe per budget
 SEARCHED = (BF16, INT8)  # formats that are tried; fp16 has no engine on a CPU that would mix it with float32
 
@@ -95,37 +92,34 @@ def find_front(
     preset: str,
     size: tuple[int, int],
     stride: int,
-    photos: Path | None = None,
-    trained: TrainedRanges | None = None,
+    calibrating: Calibrating | None = None,
+    weight_bits: int = WEIGHT_BITS,
     engines: Sequence[str] = (),
     say: Say | None = None,
     ledger: Ledger | None = None,
 ) -> Front:
-    """Search the front of a float32 graph. photos, trained: as `narrow.narrow`. engines: none: all that are here.
+    """Search the front of a float32 graph. calibrating, weight_bits: as `narrow.narrow`. engines: none: all that are here.
 
     ledger: what was measured already; None: this device's. Raises as `narrow` and `require_engines`. An interruption leaves
     what was measured in the ledger.
     """
     tell = say or (lambda _: None)
     names = require_engines(engines)
-    views = packaged_photos(size) if photos is None else photos_of(photos, size)
-    tell_photos(views, tell)
-    calibration = calibrated(model, views, method=DEFAULT_METHOD)
-    noisy = noisy_products(calibration)
-    if trained is not None:
-        calibration = as_trained(model, calibration, trained)
-        noisy |= dict.fromkeys(trained.wide, TRAINED_WIDE)
+    calibrating = calibrating or Calibrating(model, size, say=say)
+    calibration, views = calibrating.calibration(weight_bits), calibrating.photos
+    noisy = noisy_products(calibration) | calibrating.left_wide
     digest = network_digest(model)
     if ledger is None:
-        ledger = ledger_for(digest, views.digest, DEFAULT_METHOD, trained.to_text() if trained else "", *_machine(names))
+        depends_on = (digest, views.digest, calibration.method, calibrating.trained_as, str(weight_bits))
+        ledger = ledger_for(*depends_on, *_machine(names))
     if len(ledger):
         tell(f"{len(ledger)} measurements are kept from before: going on from there.")
     probe = DriftProbe(model, calibration, views, stride=stride)
     measuring = Measuring(model, calibration, probe, metric=METRIC, ledger=ledger, say=tell)
-    base = Recipe(preset, size, digest, FLOAT32)
+    base = Recipe(preset, size, digest, FLOAT32, weight_bits=weight_bits)
     parts = Parts.of(base, ir.from_proto(model).graph, noisy)
     try:
-        return _searched_front(parts, calibration, measuring, views, engines=names, tell=tell, all_must_run=bool(engines))
+        return _searched_front(parts, calibration, measuring, calibrating, engines=names, tell=tell, all_must_run=bool(engines))
     except KeyboardInterrupt:
         tell("what was measured is kept: the same command goes on from here.")
         raise
@@ -135,7 +129,7 @@ def _searched_front(
     parts: Parts,
     calibration: Calibration,
     measuring: Measuring,
-    views: CalibrationPhotos,
+    calibrating: Calibrating,
     *,
     engines: Sequence[str],
     tell: Say,
@@ -152,14 +146,14 @@ def _searched_front(
     graphs = {}
     for name, recipe in recipes.items():
         applied = apply_recipe(measuring.model, recipe, calibration)
-        facts = facts_of(applied, recipe) | _calibrated_on(views)
+        facts = facts_of(applied, recipe) | calibrating.facts()
         graphs[name] = NarrowGraph(applied, recipe, facts | (_why(chosen[name]) if name in chosen else {}))
     wide = parts.recipe(searched[0].space.blocks, searched[0].space.base)
     table = Sensitivity(
         preset=parts.base.preset,
         size=parts.base.size,
         network=parts.base.digest,
-        photos=views.source,
+        photos=calibrating.photos.source,
         views=len(measuring.probe.gray),
         machine=read_machine().cpu,
         parts=(*block_parts(searched), *nodes.parts),
@@ -223,10 +217,6 @@ def _why(chosen: Chosen) -> dict[str, Json]:
             "time_of_fp32": [chosen.ratio.ratio, chosen.ratio.low, chosen.ratio.high],
         }
     }
-
-
-def _calibrated_on(photos: CalibrationPhotos) -> dict[str, Json]:
-    return {"calibration": {"photos": len(photos.names), "digest": photos.digest, "method": DEFAULT_METHOD}}
 
 
 def _machine(engines: Sequence[str]) -> tuple[str, ...]:

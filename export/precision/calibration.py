@@ -14,17 +14,16 @@ from icf_deploy.errors import WorkError
 from icf_deploy.export.precision.biases import takes_bias
 from icf_deploy.export.precision.clipping import STEPS, saturation
 from icf_deploy.export.precision.identity import network_digest
-from icf_deploy.export.precision.moments import Moments, window_of
+from icf_deploy.export.precision.moments import Moments, Window, window_of
 from icf_deploy.export.precision.nodes import is_constant, is_float, is_product, node_keys
 from icf_deploy.export.precision.observers import Observer
 from icf_deploy.export.precision.photos import CalibrationPhotos
 from icf_deploy.export.precision.ranges import Activations
-from icf_deploy.export.precision.weights import RoundedWeight, output_axis, round_weight
+from icf_deploy.export.precision.weights import WEIGHT_BITS, RoundedWeight, output_axis, round_weight
 
 DEFAULT_METHOD = "mse"
 
-Progress = Callable[[str, int, int], None]
-"""What is being done, how much of it is done, and of how many."""
+Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ class Calibration:
 
     largest: magnitude of each float tensor, infinite where one held no number. saturation: magnitude at which its int8 form
     ends, for what products read. weights: in int8. noise: what int8 does to a product alone, as the standard deviation of its
-    error over that of its outputs; infinite where it is not known.
+    error over that of its outputs; infinite where it is not known. weight_bits: of the weights' codes.
     """
 
     network: str
@@ -43,17 +42,23 @@ class Calibration:
     saturation: Mapping[str, float]
     weights: Mapping[str, RoundedWeight]
     noise: Mapping[str, float]
+    weight_bits: int = WEIGHT_BITS
 
 
 def calibrate(
-    model: onnx.ModelProto, photos: CalibrationPhotos, *, method: str = DEFAULT_METHOD, progress: Progress | None = None
+    model: onnx.ModelProto,
+    photos: CalibrationPhotos,
+    *,
+    method: str = DEFAULT_METHOD,
+    weight_bits: int = WEIGHT_BITS,
+    say: Say | None = None,
 ) -> Calibration:
-    """Calibrate a float32 graph, gray [N,1,H,W] in. method: one of `clipping.METHODS`.
+    """Calibrate a float32 graph, gray [N,1,H,W] in. method: one of `clipping.METHODS`. weight_bits: of `LARGEST_CODE`.
 
     Memory: one photo's activations, a histogram per tensor and a covariance per product, however many photos there are.
     Raises UsageError for an unknown method, WorkError where the graph itself gives no numbers.
     """
-    say = progress or (lambda _what, _done, _of: None)
+    tell = say or (lambda _line: None)
     graph = ir.from_proto(model).graph
     keys, tensors = node_keys(graph), tensor_keys(graph)
     names = {value.name or "": key for value, key in tensors.items()}
@@ -61,24 +66,24 @@ def calibrate(
     read = {_input_name(node) for node in products}
     observers = {name: Observer(counts=name in read) for name in names}
     moments = _moments(products)
-    by_input: dict[str, list[Moments]] = {}
+    by_input: dict[str, dict[Window, Moments]] = {}
     for node, found in moments.items():
-        by_input.setdefault(_input_name(node), []).append(found)
+        by_input.setdefault(_input_name(node), {})[found.window] = found
     tap = Activations(model, list(names))
-    for number, photo in enumerate(photos.gray):
-        say("photos", number, len(photos.gray))
+    tell(f"ranges of {len(names)} tensors, and what {len(products)} products read")
+    for photo in photos.gray:
         for name, x in tap.of(photo[None]):
             observers[name].add(x)
-            for found in by_input.get(name, ()):
+            for found in by_input.get(name, {}).values():
                 found.add(x)
     _require_numbers(graph, observers)
     ends = {names[name]: saturation(observers[name], method) for name in sorted(read)}
     weights, noise = {}, {}
-    for number, node in enumerate(products):
-        say("weights", number, len(products))
+    tell(f"rounding the weights of {len(products)} products to {weight_bits} bits")
+    for node in products:
         key, gathered = keys[node], moments.pop(node, None)
         top = ends[names[_input_name(node)]]
-        weights[key] = round_weight(node, gathered, has_bias=takes_bias(node, _channels(node)), top=top)
+        weights[key] = round_weight(node, gathered, has_bias=takes_bias(node, _channels(node)), top=top, bits=weight_bits)
         noise[key] = _noise(node, weights[key], gathered, top)
     return Calibration(
         network=network_digest(model),
@@ -88,6 +93,7 @@ def calibrate(
         saturation=ends,
         weights=weights,
         noise=noise,
+        weight_bits=weight_bits,
     )
 
 
@@ -113,8 +119,14 @@ def tensor_keys(graph: ir.Graph) -> dict[ir.Value, str]:
 
 
 def _moments(products: list[ir.Node]) -> dict[ir.Node, Moments]:
+    """Products that read the same in the same way share theirs."""
     windows = {node: window_of(node) for node in products}
-    return {node: Moments(window) for node, window in windows.items() if window is not None}
+    shared: dict[tuple[str, Window], Moments] = {}
+    return {
+        node: shared.setdefault((_input_name(node), window), Moments(window))
+        for node, window in windows.items()
+        if window is not None
+    }
 
 
 def _input_name(node: ir.Node) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 from icf_deploy.runtimes.cache_folder import default_folder, refusal
 
 FOLDER = "search"
-CODE = 1  # raised when the same recipe would be measured in another way
+CODE = 2  # raised when the same recipe would be measured in another way
 
 _log = logging.getLogger(__name__)
 

@@ -10,8 +10,10 @@ import onnx
 
 from icf_deploy.export.precision.apply import AppliedGraph, apply_recipe
 from icf_deploy.export.precision.calibration import Calibration
+from icf_deploy.export.precision.identity import network_digest
 from icf_deploy.export.precision.photos import CalibrationPhotos
 from icf_deploy.export.precision.recipe import Recipe
+from icf_deploy.export.precision.tail import Tails
 from icf_deploy.quality.drift import drift
 from icf_deploy.quality.table import DriftTable
 from icf_deploy.runtimes import registry
@@ -57,7 +59,9 @@ class DriftProbe:
         self._names = tuple(photos.names[i] for i in chosen)
         self._gray = np.ascontiguousarray(photos.gray[chosen])
         self._model, self._calibration, self._stride, self._engine = model, calibration, stride, engine
+        self._digest = network_digest(model)
         self._reference = self._run(model.SerializeToString(), "fp32", PROBE_ENGINE)
+        self._tails = Tails(model, self._gray)
 
     @property
     def gray(self) -> FloatArray:
@@ -66,8 +70,11 @@ class DriftProbe:
 
     def measure(self, recipe: Recipe, *, engine: str | None = None) -> tuple[DriftTable, AppliedGraph]:
         """Drift of the recipe on `engine` (None: this probe's), and its graph. Raises as `apply_recipe` and the engine."""
-        applied = apply_recipe(self._model, recipe, self._calibration)
-        ab = self._run(applied.model.SerializeToString(), applied.label, self._engine if engine is None else engine)
+        applied = apply_recipe(self._model, recipe, self._calibration, digest=self._digest)
+        engine = self._engine if engine is None else engine
+        ab = self._tails.run(applied) if _computes(engine, applied) else None
+        if ab is None:
+            ab = self._run(applied.model.SerializeToString(), applied.label, engine)
         return drift(ab, self._reference, self._gray, self._names), applied
 
     def _run(self, data: bytes, label: str, engine: str) -> FloatArray:
@@ -77,3 +84,10 @@ class DriftProbe:
         _, device = registry.split(engine)
         with runtime.open(runtime.build(graph, Target(device))) as session:
             return np.concatenate([session.run(photo[None]) for photo in self._gray])
+
+
+def _computes(engine: str, applied: AppliedGraph) -> bool:
+    """Whether an engine is the one that `tail.Tails` runs on, and executes what the graph asks for."""
+    name, device = registry.split(engine)
+    same = (name, device) == registry.split(PROBE_ENGINE)
+    return same and set(applied.formats.values()) <= set(registry.get(engine).formats(device))

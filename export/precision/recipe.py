@@ -7,7 +7,8 @@
      "nodes": {"backbone.blocks.3.layers.0/Conv": "fp32"},
      "reasons": {"backbone.0": "alone it drifts by de2000_p95 1.98"}}
 
-A node's own entry counts before its block's, and that before the default. Blocks: `blocks.BLOCKS`; keys of nodes:
+A node's own entry counts before its block's, and that before the default. `"weight_bits": 7` gives int8 weights 7 bits
+(`weights`); without it they have 8. Blocks: `blocks.BLOCKS`; keys of nodes:
 `nodes.node_keys`. The digest (`identity.network_digest`) is that of the graph before any recipe: weights included, because the
 ranges by which a recipe was chosen are theirs.
 """
@@ -23,9 +24,11 @@ from pathlib import Path
 from icf_deploy.bundle.fields import Fields, Json, parse_object
 from icf_deploy.errors import ArtefactError, IntegrityError, UsageError, WorkError
 from icf_deploy.export.precision.blocks import BLOCKS, block_of
+from icf_deploy.export.precision.weights import LARGEST_CODE, WEIGHT_BITS
 
 FORMAT = 1
 FORMATS = ("fp32", "fp16", "bf16", "int8", "fp8")
+NEEDS_PHOTOS = ("fp16", "int8", "fp8")  # their ranges come from calibration
 QUANTIZED = ("int8", "fp8")  # by scales; the others are types that a Cast reaches
 SIZE_MULTIPLE, SIZE_LIMIT = 32, 8192
 _DIGEST = r"[0-9a-f]{64}"
@@ -43,14 +46,27 @@ class Recipe:
     blocks: Mapping[str, str] = field(default_factory=dict)
     nodes: Mapping[str, str] = field(default_factory=dict)
     reasons: Mapping[str, str] = field(default_factory=dict)
+    weight_bits: int = WEIGHT_BITS
 
     def __post_init__(self) -> None:
         for name, asked in {"default": self.default, **self.blocks, **self.nodes}.items():
             if asked not in FORMATS:
                 raise UsageError(f"recipe: {name}: there is no format {asked!r}: choose one of {', '.join(FORMATS)}")
+        if self.weight_bits not in LARGEST_CODE:
+            raise UsageError(f"recipe: weight_bits: {self.weight_bits}: choose one of {', '.join(map(str, LARGEST_CODE))}")
         for block in self.blocks:
             if block not in BLOCKS:
                 raise UsageError(f"recipe: there is no block {block!r}: there are {', '.join(BLOCKS)}")
+
+    @property
+    def formats(self) -> set[str]:
+        """Every format that it names."""
+        return {self.default, *self.blocks.values(), *self.nodes.values()}
+
+    @property
+    def needs_photos(self) -> bool:
+        """Whether it can only be applied with a calibration."""
+        return not self.formats.isdisjoint(NEEDS_PHOTOS)
 
     def format_of(self, key: str) -> str:
         """The format asked for at the node of this key."""
@@ -75,10 +91,12 @@ class Recipe:
 
     def document(self) -> dict[str, Json]:
         """The recipe as values of JSON."""
+        narrower = {} if self.weight_bits == WEIGHT_BITS else {"weight_bits": self.weight_bits}
         return {
             "format": FORMAT,
             "network": {"preset": self.preset, "size": list(self.size), "digest": self.digest},
             "default": self.default,
+            **narrower,
             "blocks": dict(sorted(self.blocks.items())),
             "nodes": dict(sorted(self.nodes.items())),
             "reasons": dict(sorted(self.reasons.items())),
@@ -107,6 +125,7 @@ class Recipe:
                 blocks=_texts(fields, "blocks"),
                 nodes=_texts(fields, "nodes"),
                 reasons=_texts(fields, "reasons"),
+                weight_bits=fields.integer("weight_bits", 1, WEIGHT_BITS) if fields.has("weight_bits") else WEIGHT_BITS,
             )
         except UsageError as error:
             raise IntegrityError(f"{place}: {str(error).removeprefix('recipe: ')}") from None

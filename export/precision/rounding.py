@@ -15,13 +15,14 @@ import numpy as np
 import numpy.typing as npt
 
 STEPS = 127
+TOGETHER = 64  # coordinates whose effect on those behind them is taken in one matrix product
 DAMPING = 0.01  # share of the mean variance added to each: with few photos H is nearly singular
 
 Array = npt.NDArray[np.float64]
 
 
-def round_together(weights: Array, scales: Array, covariance: Array) -> Array:
-    """Codes in -STEPS..STEPS, float64, of products side by side.
+def round_together(weights: Array, scales: Array, covariance: Array, limit: int = STEPS) -> Array:
+    """Codes in -limit..limit, float64, of products side by side.
 
     weights [groups, out, length], scales [groups, out], covariance [groups, length, length] -> [groups, out, length]. A group
     whose input never varied is rounded to the nearest.
@@ -39,15 +40,19 @@ def round_together(weights: Array, scales: Array, covariance: Array) -> Array:
     upper = np.linalg.inv(lower[:, ::-1, ::-1])
     left = np.take_along_axis(weights, order[:, None, :], 2)
     codes = np.empty_like(left)
-    for i in range(length):
-        codes[:, :, i] = np.clip(np.rint(left[:, :, i] / scales), -STEPS, STEPS)
-        error = (left[:, :, i] - codes[:, :, i] * scales) / upper[:, i, i, None]
-        left[:, :, i + 1 :] -= error[:, :, None] * upper[:, i, None, i + 1 :]
+    errors = np.empty_like(left)
+    for start in range(0, length, TOGETHER):
+        stop = min(start + TOGETHER, length)
+        for i in range(start, stop):
+            codes[:, :, i] = np.clip(np.rint(left[:, :, i] / scales), -limit, limit)
+            errors[:, :, i] = (left[:, :, i] - codes[:, :, i] * scales) / upper[:, i, i, None]
+            left[:, :, i + 1 : stop] -= errors[:, :, i, None] * upper[:, i, None, i + 1 : stop]
+        left[:, :, stop:] -= errors[:, :, start:stop] @ upper[:, start:stop, stop:]
     restored = np.empty_like(codes)
     np.put_along_axis(restored, np.broadcast_to(order[:, None, :], codes.shape), codes, 2)
-    return np.where(alive[:, None, None], restored, nearest(weights, scales))
+    return np.where(alive[:, None, None], restored, nearest(weights, scales, limit))
 
 
-def nearest(weights: Array, scales: Array) -> Array:
+def nearest(weights: Array, scales: Array, limit: int = STEPS) -> Array:
     """Every weight rounded on its own; shapes as in `round_together`."""
-    return np.clip(np.rint(weights / scales[..., None]), -STEPS, STEPS)
+    return np.clip(np.rint(weights / scales[..., None]), -limit, limit)

@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +14,16 @@ import numpy as np
 import onnx
 
 from icf_deploy.errors import UsageError
-from icf_deploy.export.precision.calibration import DEFAULT_METHOD, Calibration, Progress, calibrate
+from icf_deploy.export.precision.calibration import DEFAULT_METHOD, Calibration, calibrate
 from icf_deploy.export.precision.clipping import METHODS
 from icf_deploy.export.precision.identity import network_digest
 from icf_deploy.export.precision.photos import CalibrationPhotos
-from icf_deploy.export.precision.weights import RoundedWeight
+from icf_deploy.export.precision.weights import WEIGHT_BITS, RoundedWeight
 from icf_deploy.runtimes.cache import EngineCache, default_cache
 from icf_deploy.runtimes.cache_entry import EngineKey
 
 KIND = "calibration"
-CODE = 2  # raised when the same photos would give other scales
+CODE = 3  # raised when the same photos would give other scales
 
 _log = logging.getLogger(__name__)
 
@@ -32,17 +33,18 @@ def calibrated(
     photos: CalibrationPhotos,
     *,
     method: str = DEFAULT_METHOD,
-    progress: Progress | None = None,
+    weight_bits: int = WEIGHT_BITS,
+    say: Callable[[str], None] | None = None,
     folder: Path | None = None,
 ) -> Calibration:
     """As `calibrate`, from the cache where it is kept. folder: of the cache; None: this device's. Raises as `calibrate`."""
     if method not in METHODS:
         raise UsageError(f"there is no calibration method {method!r}: choose one of {', '.join(METHODS)}")
     cache = default_cache() if folder is None else EngineCache(folder)
-    asked = key(network_digest(model), photos.digest, method)
+    asked = key(network_digest(model), photos.digest, method, weight_bits)
 
     def build() -> bytes:
-        return encode(calibrate(model, photos, method=method, progress=progress))
+        return encode(calibrate(model, photos, method=method, weight_bits=weight_bits, say=say))
 
     content = cache.get_or_build(asked, build)
     try:
@@ -54,10 +56,10 @@ def calibrated(
         return decode(content)
 
 
-def key(network: str, photos: str, method: str) -> EngineKey:
+def key(network: str, photos: str, method: str, weight_bits: int = WEIGHT_BITS) -> EngineKey:
     """Everything that a calibration depends on; the photos' digest includes their preprocessing."""
     fields = {"runtime": "export", "graph": network, "photos": photos, "method": method, "code": str(CODE)}
-    return EngineKey(KIND, fields)
+    return EngineKey(KIND, fields | {"weight_bits": str(weight_bits)})
 
 
 def encode(found: Calibration) -> bytes:
@@ -72,6 +74,7 @@ def encode(found: Calibration) -> bytes:
         "largest": dict(found.largest),
         "saturation": dict(found.saturation),
         "noise": dict(found.noise),
+        "weight_bits": found.weight_bits,
         "axes": {name: weight.axis for name, weight in found.weights.items()},
     }
     stream = io.BytesIO()
@@ -90,5 +93,5 @@ def decode(data: bytes) -> Calibration:
             }
     except (OSError, EOFError, TypeError, zipfile.BadZipFile) as error:
         raise ValueError(str(error)) from error
-    fields = {name: head[name] for name in ("network", "method", "photos", "largest", "saturation", "noise")}
+    fields = {name: head[name] for name in ("network", "method", "photos", "largest", "saturation", "noise", "weight_bits")}
     return Calibration(weights=weights, **fields)

@@ -21,13 +21,15 @@ if TYPE_CHECKING:
     from icf_deploy.bundle.opening import Bundle
     from icf_deploy.runtimes.trt_ahead import Step
 
-PRECISIONS = ("fp32", "fp16", "bf16", "int8", "auto")
+FP32 = "fp32"
+PRECISIONS = (FP32, "fp16", "bf16", "int8", "auto")
 HOST_PACKAGES = ("torch", "onnx", "onnxscript", "onnx_ir", "safetensors")
 BUNDLE_SUFFIX = ".icf"
 AUTO = "auto"
 COMPILER = "trt"
 # What only the way from a checkpoint to a graph has.
-OF_CHECKPOINTS = ("size", "precision", "recipe", "photos", "with_checkpoint", "no_lowering", "keep", "portable_ops", "split")
+OF_CHECKPOINTS = ("size", "precisions", "recipe", "photos", "weight_bits", "with_checkpoint", "no_lowering", "keep",
+                  "portable_ops", "split")  # fmt: skip
 MEGABYTE = 1_000_000
 
 
@@ -37,16 +39,22 @@ MEGABYTE = 1_000_000
 @click.option("--size", type=Size(), default="256", show_default=True, help="What the network sees: a side, or height x width.")
 @click.option(
     "--precision",
+    "precisions",
     type=click.Choice(PRECISIONS),
-    default="fp32",
-    show_default=True,
-    help="Number format of the graph; auto searches formats part by part on this machine and writes the graphs worth having.",
+    multiple=True,
+    help="Number format of the graph; fp32 by default. Repeated: a graph each, the first is the bundle's default. auto "
+    "searches formats part by part on this machine and writes the graphs worth having.",
 )
 @click.option(
-    "--recipe", type=PATH, metavar="FILE", help="Number format of each part, instead of --precision: docs/precision.md."
+    "--recipe", type=PATH, metavar="FILE", help="A graph with the number format of each part from a file: docs/precision.md."
 )
 @click.option(
     "--photos", type=PATH, metavar="FOLDER", help="Photos to calibrate int8, fp16 and auto on; by default the packaged ones."
+)
+@click.option(
+    "--weight-bits",
+    type=click.Choice(("7", "8")),
+    help="Of int8 weights: 7 for x86 processors without VNNI, where 8 can saturate; 8 by default, or what a recipe says.",
 )
 @click.option(
     "--with-checkpoint", is_flag=True, help="Put the weights in as well, so that --engine pytorch runs from the bundle."
@@ -83,7 +91,7 @@ def command(
     With --engine trt --target rtx40 the graphs are also compiled for GPUs that are elsewhere. Of a BUNDLE that exists already
     a copy with such engines is written; that takes no PyTorch. Devices use them only with --trust-engines.
     """
-    names, search_on = _engines(engines, targets, auto=of_checkpoint["precision"] == AUTO)
+    names, search_on = _engines(engines, targets, auto=AUTO in of_checkpoint["precisions"])
     if source is not None and is_bundle(Path(source)):
         bundle = _with_engines(Path(source), output, names, graphs, overwrite=overwrite)
     elif graphs:
@@ -129,9 +137,9 @@ def _exported(
     asked |= {name: True for name in ("portable_ops", "split") if options[name]}
     asked |= {"targets": targets} if targets else {}
     asked |= {"search_on": search_on} if search_on else {}
-    if options["recipe"] is not None and options["precision"] != PRECISIONS[0]:
-        raise UsageError("--recipe and --precision both say the number formats: keep one of them")
-    asked |= {"precision": options["recipe"] or options["precision"], "photos": options["photos"]}
+    asked |= {"weight_bits": int(options["weight_bits"])} if options["weight_bits"] else {}
+    asked |= {"precision": [*options["precisions"], *([options["recipe"]] if options["recipe"] else [])] or FP32}
+    asked |= {"photos": options["photos"]}
     with _compiling() as compiling:
         asked |= {"compiling": compiling} if targets else {}
         return export_bundle(
@@ -151,7 +159,7 @@ def _with_engines(path: Path, output: Path | None, targets: list[str], graphs: t
     context = click.get_current_context()
     given = [name for name in OF_CHECKPOINTS if context.get_parameter_source(name) is not ParameterSource.DEFAULT]
     if given:
-        option = "--" + given[0].replace("_", "-")
+        option = "--" + given[0].removesuffix("s" if given[0] == "precisions" else "").replace("_", "-")
         raise UsageError(f"{option} is for checkpoints, and {path} is a bundle: its graphs stay as they are")
     if not targets:
         raise UsageError(f"{path} is a bundle already: name a checkpoint, or compile engines into it with "
@@ -203,16 +211,20 @@ def _show(bundle: Bundle, *, as_json: bool) -> None:
             {"name": engine.name, "target": engine.target, "version": engine.version, "bytes": engine.bytes}
             for engine in manifest.engines
         ]
+        graphs = [{"name": one.name, "part": one.part, "precision": one.recipe, "bytes": one.bytes} for one in manifest.graphs]
         show_json({"bundle": str(bundle.path), "digest": bundle.digest, "precision": graph.recipe, "graph": graph.name,
-                   "bytes": graph.bytes, "max_abs_ab": manifest.parity.max_abs_ab, "engines": engines})  # fmt: skip
+                   "bytes": graph.bytes, "max_abs_ab": manifest.parity.max_abs_ab, "graphs": graphs,
+                   "engines": engines})  # fmt: skip
         return
     show_lines([str(bundle.path)])
     wide = "" if graph.recipe == PRECISIONS[0] else " before its recipe; `icf-deploy check` measures what it does to colours"
     say(f"{graph.bytes / MEGABYTE:.1f} MB; differs from PyTorch by at most {manifest.parity.max_abs_ab:.2g} in ab{wide}")
     for other in manifest.graphs:
-        chosen = _chosen_for(other)
-        if chosen:
-            say(f"graph {other.name}: {other.bytes / MEGABYTE:.1f} MB; {chosen}")
+        if other.name != graph.name:
+            chosen = _chosen_for(other)
+            say(f"graph {other.name}: {other.bytes / MEGABYTE:.1f} MB{f'; {chosen}' if chosen else ''}")
+    if all(one.recipe != FP32 for one in manifest.graphs) and graph.name in PRECISIONS:
+        say(f"--precision {graph.name} --precision {FP32} adds the float32 graph: `check --photos` and `tune` compare with it")
     if manifest.sensitivity is not None:
         say("`icf-deploy tune` measures these graphs on a device and remembers the fastest one inside a budget")
     for engine in manifest.engines:

@@ -4,7 +4,7 @@
 |---|---|
 | DDColor `.pth` / `.pt` | pickle `{"params": state_dict}` (training runs also have `params_ema`) |
 | DDColor `.bin`, `.safetensors` from the hub | bare state dict, `config.json` beside it |
-| ICF `.safetensors` | keys of `ColorizationNetwork`, metadata `format` = `icf-checkpoint 1` and `preset` |
+| ICF `.safetensors` | keys of `ColorizationNetwork`, metadata `format` = `icf-checkpoint 1` and `preset`; `extra:` tensors |
 
 The variant is read off the tensors; a `config.json` beside the file must agree with it.
 """
@@ -31,6 +31,7 @@ from icf_deploy.network.presets import EDGE_PRESET, DDColorConfig, build, build_
 FORMAT_KEY = "format"
 FORMAT = "icf-checkpoint 1"
 PRESET_KEY = "preset"
+EXTRA_PREFIX = "extra:"  # of tensors that stand beside the network's, such as its trained int8 form
 NAMED_TENSORS = 5  # how many tensors an error names
 WRAPPERS = ("params_ema", "params", "state_dict")
 SAFETENSORS_MIN_HEADER = 2  # bytes of the smallest JSON object
@@ -72,6 +73,7 @@ def load_checkpoint(source: str | os.PathLike[str] | bytes) -> ColorizationNetwo
         config = _config_beside(path)
     state, metadata = _tensors(name, data)
     if metadata.get(FORMAT_KEY) == FORMAT:
+        state = {key: value for key, value in state.items() if not key.startswith(EXTRA_PREFIX)}
         network = _build_from_metadata(name, metadata, state)
         target = state
     elif metadata.get(FORMAT_KEY, "").startswith("icf-checkpoint"):
@@ -111,10 +113,13 @@ def save_checkpoint(
     path: str | os.PathLike[str],
     *,
     metadata: Mapping[str, str] | None = None,
+    extra: Mapping[str, Tensor] | None = None,
     half: bool = False,
     overwrite: bool = False,
 ) -> Path:
-    """Write the network as ICF safetensors, atomically; `half` stores floating-point tensors as fp16.
+    """Write the network as ICF safetensors, atomically; `half` stores its floating-point tensors as fp16.
+
+    extra: what stands beside the network, by names that begin with EXTRA_PREFIX; stored as it is.
 
     Raises WorkError where the file exists and `overwrite` is not given, or where fp16 cannot hold a value.
     """
@@ -129,6 +134,7 @@ def save_checkpoint(
     header = {FORMAT_KEY: FORMAT, PRESET_KEY: network.preset, **(metadata or {})}
     if network.preset.startswith("ddcolor"):
         header["ddcolor"] = json.dumps(vars(detect_ddcolor(str(path), _official_names(state))))
+    state |= extra or {}
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         temporary.write_bytes(_in_order(save(state, metadata=header)))

@@ -19,21 +19,20 @@ DEFAULT_PRESET = "icf-edge"
 SIZE_MULTIPLE = 32  # pixels; the backbones halve five times
 FLOAT_LOSS = "float"  # compares with the ab of the network before --qat
 # What --qat changes about the defaults: the size that graphs have by default, few crops of it, rates in int8 steps per step.
-# The last weights are kept, since dB over gray do not tell how near int8 is.
 QAT_DEFAULTS: Mapping[str, Any] = {
     "crop": 256,
     "batch": 4,
     "lr": 0.005,
     "color_lr": 0.005,
     "backbone_lr": 0.005,
+    "range_lr": 0.005,
     "weight_decay": 0.0,
     "warmup": 10,
     "clip": 0.3,
     "damage": 0.0,
     "ema": 0.98,
-    "keep": "last",
     "precision": "fp32",
-    "validate_every": 100,
+    "validate_every": 50,
     "validation_photos": 24,
 }
 # Fields that may change between the first part of a run and its resumption: they do not touch the trained weights.
@@ -76,6 +75,9 @@ class TrainConfig:
     lr: float = _option(1e-3, "Peak learning rate of image decoder and fusion.")
     color_lr: float = _option(3e-4, "Peak learning rate of the colour decoder; a higher one makes its queries alike.")
     backbone_lr: float = _option(3e-4, "Peak learning rate of the pretrained backbone.")
+    range_lr: float = _option(
+        0.005, "--qat: peak learning rate of activations' ranges; 0.6 where a few channels stretch them, see docs/precision.md."
+    )
     weight_decay: float = _option(0.01, "AdamW weight decay; never on norms and biases.")
     warmup: int = _option(150, "Steps over which the learning rate rises (at most a tenth of the run).")
     clip: float = _option(20.0, "Largest gradient norm; longer gradients are scaled down to it.")
@@ -96,7 +98,9 @@ class TrainConfig:
     perceptual_weight: float = _option(5.0, "perceptual: weight of the distance between features of the ImageNet backbone.")
     gain: float = _option(1.0, "Factor on the predicted chroma, folded into the saved weights.")
     half: bool = _option(False, "Save the weights in fp16: half the size, as the shipped checkpoint.")
-    keep: str = _option("best", "Weights to save: of the best validation (dB at 60 % colourfulness), or the last.")
+    keep: str = _option(
+        "best", "Weights to save: of the best validation (dB at 60 % colourfulness; --qat: drift), or the last."
+    )
     damage: float = _option(0.25, "Probability that a crop's gray, not its colours, is blurred, faded, grainy or a bad JPEG.")
     seed: int = _option(0, "Seed of initial weights, photo order, augmentation and dropout.")
     holdout: tuple[str, ...] = _option(
@@ -120,9 +124,13 @@ class TrainConfig:
     )
     qat: bool = _option(
         False,
-        "Quantization-aware: train what --from holds, rounded as its int8 graph of the size --crop is. Defaults then: "
+        "Quantization-aware: train the int8 form, at the size --crop, of what --from holds. Defaults then: "
         + ", ".join(f"--{name.replace('_', '-')} {value}" for name, value in QAT_DEFAULTS.items())
         + ".",
+    )
+    wide: tuple[str, ...] = _option(
+        (),
+        "--qat: block or product that stays in float32, as a recipe names it; repeatable. Those that see the photo do.",
     )
     pretrained: bool = _option(True, "Start the backbone of icf-edge from its ImageNet weights.")
     resume: bool = _option(False, "Go on with the interrupted run of this output.")
@@ -143,7 +151,7 @@ class TrainConfig:
             return
         if not self.resume and (self.steps is None) == (self.minutes is None):
             raise UsageError("say how long to train: either --steps N or --minutes M")
-        for name in ("steps", "minutes", "batch", "lr", "color_lr", "backbone_lr", "clip", "huber_beta", "gain",
+        for name in ("steps", "minutes", "batch", "lr", "color_lr", "backbone_lr", "range_lr", "clip", "huber_beta", "gain",
                      "validate_every", "validation_photos", "threads"):  # fmt: skip
             value = getattr(self, name)
             if value is not None and not value > 0:
@@ -192,7 +200,11 @@ class TrainConfig:
                 raise UsageError(
                     f"--loss {FLOAT_LOSS} compares with the network before --qat: add --qat, or choose another loss"
                 )
+            if self.wide:
+                raise UsageError(f"--wide {self.wide[0]} is what --qat leaves in float32: add --qat, or leave it out")
             return
+        if self.gain != 1:
+            raise UsageError("--qat keeps the weights that --from names, and --gain would change them: leave it out")
         if self.teacher is not None:
             raise UsageError("--qat holds on to the network that --from names: leave --teacher out")
         if self.from_checkpoint is None:
@@ -200,7 +212,7 @@ class TrainConfig:
         if self.precision == "bf16":
             raise UsageError("--qat rounds to 8 bits, and bf16 has as few: use --precision fp32")
         if self.half:
-            raise UsageError("--half would move the weights that --qat fits to their int8 codes: leave it out")
+            raise UsageError("--half would move the weights that --qat fitted the int8 form to: leave it out")
 
     def with_preset(self) -> TrainConfig:
         """Return the same with what is left to us filled in: the loss, and the preset where no checkpoint says it."""

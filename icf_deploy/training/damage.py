@@ -81,12 +81,12 @@ def _damaged(gray: npt.NDArray[np.float32], damage: Damage, index: int) -> npt.N
     if damage.blur[index]:
         sigma = float(damage.blur[index]) * min(gray.shape)
         codes = np.asarray(cv2.GaussianBlur(codes, (0, 0), sigma, borderType=cv2.BORDER_REFLECT_101), np.float32)
-    codes = codes * damage.contrast[index] + damage.black[index]
+    codes = np.asarray(codes * damage.contrast[index] + damage.black[index], np.float32)
     if damage.grain[index]:
         random = np.random.Generator(np.random.Philox(int(damage.seed[index])))
-        codes = codes + random.standard_normal(codes.shape, np.float32) * damage.grain[index]
-    whole = np.clip(np.rint(codes), 0, PEAK).astype(np.uint8)
+        codes += random.standard_normal(codes.shape, np.float32) * damage.grain[index]
+    whole: npt.NDArray[np.uint8] = np.clip(np.rint(codes), 0, PEAK).astype(np.uint8)
     if damage.quality[index]:
         _done, encoded = cv2.imencode(".jpg", whole, [cv2.IMWRITE_JPEG_QUALITY, int(damage.quality[index])])
         whole = np.asarray(cv2.imdecode(encoded, cv2.IMREAD_GRAYSCALE), np.uint8)
-    return whole.astype(np.float32) / np.float32(PEAK)
+    return np.asarray(whole.astype(np.float32) / np.float32(PEAK), np.float32)

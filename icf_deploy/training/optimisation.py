@@ -24,6 +24,8 @@ def optimizer_for(network: ColorizationNetwork, config: TrainConfig) -> torch.op
     """AdamW over backbone, colour decoder and the rest, each split into weights (decayed) and norms and biases (not)."""
     peaks = {id(parameter): config.backbone_lr for parameter in network.backbone.parameters()}
     peaks |= {id(parameter): config.color_lr for parameter in network.color_decoder.parameters()}
+    if config.qat:  # the ranges of activations are its only scalars
+        peaks |= {id(parameter): config.range_lr for parameter in network.parameters() if parameter.ndim == 0}
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for parameter in network.parameters():
         if parameter.requires_grad:

@@ -20,9 +20,9 @@ from icf_deploy.export.precision.clipping import STEPS
 from icf_deploy.export.precision.weights import RoundedWeight
 
 LOWEST = -128
-# Adam moves a parameter by about its learning rate, whatever its gradient is. So codes move in steps of int8, ranges and weight
-# steps in shares of themselves, biases in shares of what one code times the largest input adds. The shares are by how much the
-# colours of `icf-edge` answer: a code of its first layers is one in nine.
+# Adam moves a parameter by about its learning rate, whatever its gradient is. So codes move in steps of int8, logarithms of
+# ranges and of weight steps in these units, and biases in this share of what one code times the largest input adds. Gain and
+# bias of a channel of the first layers change all colours.
 RANGE_UNIT = 0.1
 GAIN_UNIT = 0.05
 BIAS_UNIT = 0.05
@@ -63,16 +63,17 @@ class CodedWeight(nn.Module):
     codes: Tensor
     steps: Tensor
     shift: Tensor
+    reach: Tensor
 
     def __init__(self, key: str, start: RoundedWeight, *, has_bias: bool, reach: float) -> None:
         super().__init__()
         self.key = key
-        self._axis, self._shape = start.axis, start.codes.shape
+        self.axis, self._shape = start.axis, start.codes.shape
         rows = np.moveaxis(start.codes, start.axis, 0)
         self.register_buffer("codes", torch.tensor(np.ascontiguousarray(rows), dtype=torch.float32))
         self.register_buffer("steps", torch.tensor(start.scales))
         self.register_buffer("shift", torch.tensor(start.bias))
-        self._reach = reach
+        self.register_buffer("reach", torch.tensor(reach, dtype=torch.float32))
         self.moved = nn.Parameter(torch.zeros_like(self.codes))
         self.gain = nn.Parameter(torch.zeros_like(self.steps))
         self.moved_bias = nn.Parameter(torch.zeros_like(self.steps), requires_grad=has_bias)
@@ -85,7 +86,7 @@ class CodedWeight(nn.Module):
     @property
     def bias(self) -> Tensor:
         """What is added to the product's bias, float32 [out]."""
-        return self.shift + self.moved_bias * (BIAS_UNIT * self._reach) * self.steps
+        return self.shift + self.moved_bias * (BIAS_UNIT * self.reach) * self.steps
 
     def forward(self) -> Tensor:
         """The rounded weight, float32 [out, ...]."""
@@ -96,9 +97,9 @@ class CodedWeight(nn.Module):
     def rounded(self) -> RoundedWeight:
         """As the graph stores it."""
         codes: npt.NDArray[np.float32] = _codes(self.codes + self.moved).cpu().numpy()
-        whole = np.moveaxis(codes, 0, self._axis).astype(np.int8)
+        whole = np.moveaxis(codes, 0, self.axis).astype(np.int8)
         assert whole.shape == self._shape
-        return RoundedWeight(np.ascontiguousarray(whole), self.scales.cpu().numpy(), self._axis, self.bias.cpu().numpy())
+        return RoundedWeight(np.ascontiguousarray(whole), self.scales.cpu().numpy(), self.axis, self.bias.cpu().numpy())
 
 
 class RoundedProduct(nn.Module):
@@ -136,7 +137,8 @@ def per_channel(values: Tensor, weight: Tensor) -> Tensor:
 
 
 def _codes(values: Tensor) -> Tensor:
-    return values.round().clamp_(-STEPS, STEPS)
+    codes: Tensor = values.round().clamp_(-STEPS, STEPS)
+    return codes
 
 
 class _Codes(torch.autograd.Function):
@@ -148,7 +150,8 @@ class _Codes(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         (inside,) = ctx.saved_tensors
-        return grad * inside
+        passed: Tensor = grad * inside
+        return passed
 
 
 class _Round(torch.autograd.Function):

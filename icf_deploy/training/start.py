@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib.metadata import version
 
 import torch
+from torch import Tensor
 
 from icf_deploy.errors import UsageError, WorkError
 from icf_deploy.network.checkpoint import load_checkpoint, save_checkpoint
@@ -34,8 +36,13 @@ def initial_network(config: TrainConfig) -> ColorizationNetwork:
     return network
 
 
-def save_network(network: ColorizationNetwork, config: TrainConfig, metadata: dict[str, str]) -> None:
-    """Fold the gain into `network` and write the checkpoint with what is known about its training.
+def save_network(
+    network: ColorizationNetwork,
+    config: TrainConfig,
+    metadata: Mapping[str, str],
+    extra: Mapping[str, Tensor] | None = None,
+) -> None:
+    """Fold the gain into `network` and write the checkpoint with what is known about its training. extra: as `save_checkpoint`.
 
     Raises WorkError where the disk does not take it; a checkpoint that was there before is then still whole.
     """
@@ -43,7 +50,9 @@ def save_network(network: ColorizationNetwork, config: TrainConfig, metadata: di
         network.scale_chroma(config.gain)
     versions = {"icf_deploy": version("icf-deploy"), "torch": torch.__version__}
     try:
-        save_checkpoint(network, config.output, metadata={**versions, **metadata}, half=config.half, overwrite=True)
+        save_checkpoint(
+            network, config.output, metadata={**versions, **metadata}, extra=extra, half=config.half, overwrite=True
+        )
     except OSError as error:
         raise WorkError(
             f"{config.output}: the checkpoint could not be written ({error.strerror or error}); "

@@ -10,7 +10,7 @@ import json
 import math
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -113,6 +113,8 @@ class Trainer:
         config = self._config
         mean, pace = math.nan, _Pace(config.batch)
         latest: Point | None = None
+        if self._qat is not None and self.step == 0:
+            self._validate(mean, writer)  # rounding as export does it, which the run has to beat
         batches = self._crops.batches(self.step, self.total)
         with caught_signals() as stopped:
             try:
@@ -152,10 +154,6 @@ class Trainer:
             truth = Truth(truth.l, self._qat.float_ab(pair.gray))
         gray = pair.gray.contiguous(memory_format=torch.channels_last)
         loss = self._loss(self._ab(gray), truth, config)
-        if self._qat is not None and config.loss == FLOAT_LOSS:
-            # Else the weights go where only rounding brings them home, and the float network, int8's yardstick, is elsewhere.
-            with self._qat.unrounded(self._network):
-                loss = loss + self._loss(self._ab(gray), truth, config)
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self._network.parameters(), config.clip)
@@ -204,6 +202,7 @@ class Trainer:
         if config.keep == "best" and self._best is not None:
             network.load_state_dict(self._best["averaged"])
             kept = next(record for record in self._history if record["step"] == self._best["step"])
+        extra: Mapping[str, Tensor] = {}
         metadata = {
             "training": json.dumps({**config.computation(), "steps": self.total, "kept": kept["step"]}),
             "photos": json.dumps({"train": len(split.train), "holdout": list(split.holdout), "sha256": self._photos}),
@@ -213,9 +212,10 @@ class Trainer:
             **({"teacher": found.teacher} if found.teacher else {}),
         }
         if self._qat is not None:
-            network, ranges = self._qat.restored(network)
-            metadata |= ranges
-        save_network(network, config, metadata)
+            trained = self._qat.finished(network)
+            network, extra = trained.network, trained.extra
+            metadata |= trained.metadata
+        save_network(network, config, metadata, extra)
         history = config.output.with_suffix(".history.json")
         history.write_text(json.dumps(self._history, indent=1) + "\n", encoding="utf-8")
         state_path(config.output).unlink(missing_ok=True)
@@ -240,16 +240,23 @@ class Trainer:
         self._history.append(
             {
                 "step": self.step,
-                "loss": loss,
+                "loss": None if math.isnan(loss) else loss,
                 "seconds": round(self._seconds, 1),
                 "photos": len(self._validation.rgb),
                 "protocol": protocol if self._config.teacher is None else f"{protocol}, against the teacher's colours",
                 "curve": [asdict(point) for point in curve],
             }
         )
-        if self._best is None or score(curve) > self._best["score"]:
+        merit = score(curve)
+        if self._qat is not None:
+            self._history[-1]["int8_drift"] = drift = self._qat.drift(self._averaged.network, self._validation)
+            if writer:
+                writer.add_scalar("validation/int8_drift", drift, self.step)
+            if self._config.loss == FLOAT_LOSS:
+                merit = -drift
+        if self._best is None or merit > self._best["score"]:
             weights = {name: tensor.clone() for name, tensor in self._averaged.network.state_dict().items()}
-            self._best = {"step": self.step, "score": score(curve), "averaged": weights}
+            self._best = {"step": self.step, "score": merit, "averaged": weights}
         point = next(point for point in curve if point.gain == self._config.gain)
         if writer:
             writer.add_scalar("validation/db_over_gray", point.db_over_gray, self.step)

@@ -137,8 +137,9 @@ def _widest(bundle: Bundle, threads: int | None) -> tuple[str, str | None, Sessi
         choices.append(("pytorch", None))
     if not choices:
         raise UsageError(
-            f"{bundle.path.name} has no graph in float32, and on your own photos that is the reference: write a bundle that "
-            "has one with `icf-deploy export --precision auto`, or leave --photos out to compare on the reference set"
+            f"{bundle.path.name} has no graph in float32, and on your own photos that is the reference: export it again with "
+            f"--precision {WIDE} beside the others, as in `icf-deploy export --precision int8 --precision {WIDE}`, or leave "
+            "--photos out to compare on the reference set"
         )
     reasons = []
     for engine, graph in choices:

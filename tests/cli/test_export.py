@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from icf_deploy.bundle.store import Bundle, open_bundle
+from icf_deploy.bundle.store import Bundle, NewGraph, open_bundle, write_bundle
 
 
 @pytest.fixture
@@ -47,9 +47,12 @@ def test_without_options_the_defaults_of_the_library_hold(icf, asked: dict[str, 
         (["--portable-ops"], {"portable_ops": True}),
         (["--split"], {"split": True}),
         (["--engine", "trt", "--target", "rtx40, sm86", "--target", "rtx50"], {"targets": ["rtx40", "sm86", "rtx50"]}),
-        (["--precision", "int8", "--photos", "d"], {"precision": "int8", "photos": Path("d")}),
-        (["--recipe", "f.json"], {"precision": Path("f.json"), "photos": None}),
-        (["--precision", "auto"], {"precision": "auto", "photos": None}),
+        (["--precision", "int8", "--photos", "d"], {"precision": ["int8"], "photos": Path("d")}),
+        (["--precision", "int8", "--precision", "fp32"], {"precision": ["int8", "fp32"]}),
+        (["--precision", "int8", "--weight-bits", "7"], {"weight_bits": 7}),
+        (["--recipe", "f.json"], {"precision": [Path("f.json")], "photos": None}),
+        (["--precision", "fp32", "--recipe", "f.json"], {"precision": ["fp32", Path("f.json")]}),
+        (["--precision", "auto"], {"precision": ["auto"], "photos": None}),
         (["--precision", "auto", "--engine", "ort", "--engine", "openvino:cpu"], {"search_on": ["ort", "openvino:cpu"]}),
         (
             ["--precision", "auto", "--engine", "trt", "--target", "rtx40", "--engine", "ort"],
@@ -106,10 +109,25 @@ def test_a_bundle_is_no_checkpoint_and_the_way_to_engines_is_said(icf, tiny_bund
     assert "is a bundle already" in found.error and "--engine trt --target" in found.error
 
 
-def test_a_recipe_and_a_precision_are_one_too_many(icf, asked: dict[str, Any]) -> None:
-    found = icf("export", "--recipe", "f.json", "--precision", "int8")
-    assert found.status == 2 and "keep one of them" in found.error
-    assert not asked
+def test_every_graph_is_told_and_how_to_add_the_float32_one(
+    icf, asked: dict[str, Any], tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def written(_source: Any, _output: Any, **_options: Any) -> Bundle:
+        bundle = open_bundle(tiny_bundle)
+        graph = bundle.manifest.graphs[0]
+        names = ("fp32", "int8") if "fp32" in _options["precision"] else ("int8",)
+        new = [NewGraph(name, bundle.graph().data, name, graph.size) for name in names]
+        manifest = bundle.manifest
+        return write_bundle(
+            tmp_path / f"{len(names)}.icf", preset=manifest.preset, stride=manifest.stride, size=manifest.size, graphs=new,
+            reference=bundle.reference(), parity=manifest.parity, provenance=manifest.provenance,
+        )  # fmt: skip
+
+    monkeypatch.setattr("icf_deploy.export.pipeline.export_bundle", written)
+    alone = icf("export", "--precision", "int8")
+    assert "--precision int8 --precision fp32 adds the float32 graph" in alone.err
+    both = icf("export", "--precision", "fp32", "--precision", "int8")
+    assert "graph int8: " in both.err and "adds the float32 graph" not in both.err
 
 
 @pytest.mark.parametrize(

@@ -16,10 +16,12 @@ from icf_deploy.bundle.store import Bundle, open_bundle
 from icf_deploy.errors import CheckpointError, ParityError, UsageError, WorkError
 from icf_deploy.export import export_bundle, pipeline
 from icf_deploy.export.graph import example_gray, to_onnx
+from icf_deploy.export.reference import PHOTO_FOLDER
 from icf_deploy.network.checkpoint import save_checkpoint
 from icf_deploy.network.presets import DDColorConfig, build_ddcolor, build_edge
 from icf_deploy.runtimes import registry
 from icf_deploy.runtimes.base import Target
+from icf_deploy.tuning.yardstick import own_photos
 
 SMALL = DDColorConfig((1, 1, 2, 1), (16, 32, 64, 96), channels=64, queries=12, blocks=3, color_channels=64, hidden=96, heads=2)
 
@@ -174,7 +176,7 @@ def test_an_unknown_rewrite_is_a_usage_error_before_any_work(tmp_path: Path) -> 
         export_bundle(tmp_path / "not there.pth", tmp_path / "x.icf", keep=["palete"])
 
 
-def test_a_narrow_bundle_holds_the_graph_of_its_precision_and_its_recipe_makes_it_again(
+def test_a_narrow_bundle_holds_the_graph_of_its_precision_and_its_recipe_makes_it_again_beside_the_float32_one(
     checkpoint: Path, tmp_path: Path
 ) -> None:
     bundle = export_bundle(checkpoint, tmp_path / "narrow.icf", size=(64, 64), precision="bf16")
@@ -183,10 +185,15 @@ def test_a_narrow_bundle_holds_the_graph_of_its_precision_and_its_recipe_makes_i
     cast = {onnx.helper.get_attribute_value(node.attribute[0]) for node in _nodes(bundle) if node.op_type == "Cast"}
     assert onnx.TensorProto.BFLOAT16 in cast
     assert set(entry.measurements["precision"]["formats"]) >= {"bf16"}
+    with pytest.raises(UsageError, match="icf-deploy export --precision int8 --precision fp32"):
+        own_photos(bundle, PHOTO_FOLDER)  # nothing in it is a reference on other photos
     recipe = tmp_path / "recipe.json"
     recipe.write_text(json.dumps(entry.measurements["precision"]["recipe"]))
-    again = export_bundle(checkpoint, tmp_path / "again.icf", size=(64, 64), precision=recipe)
+    again = export_bundle(checkpoint, tmp_path / "again.icf", size=(64, 64), precision=[recipe, "fp32"])
+    assert [graph.name for graph in again.manifest.graphs] == ["recipe", "fp32"]
+    assert again.manifest.default_graph == "recipe"
     assert again.graph().sha256 == bundle.graph().sha256
+    assert "graph fp32 on ort" in own_photos(again, PHOTO_FOLDER).reference_source
 
 
 def _nodes(bundle: Bundle) -> list[onnx.NodeProto]:

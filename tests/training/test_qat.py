@@ -1,11 +1,13 @@
-"""Quantization-aware training rounds where the exported int8 graph rounds, and mends what rounding after training cannot."""
+"""Quantization-aware training rounds where the exported int8 graph rounds, and leaves an int8 form that export takes over."""
 
 from __future__ import annotations
 
 import copy
 import functools
+import json
 import os
 import signal
+import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,27 +19,28 @@ import onnx
 import pytest
 import torch
 from onnx import numpy_helper
+from safetensors.torch import save
 
 from icf_deploy.errors import CheckpointError, UsageError
 from icf_deploy.export.graph import example_gray, to_onnx
-from icf_deploy.export.lowering import lower, lower_graph
+from icf_deploy.export.lowering import lower
 from icf_deploy.export.lowering.lean_fusion import PaletteFusion
 from icf_deploy.export.pipeline import export_bundle, open_source
 from icf_deploy.export.precision import narrow
 from icf_deploy.export.precision.apply import apply_recipe
-from icf_deploy.export.precision.calibration import calibrate
 from icf_deploy.export.precision.identity import network_digest
 from icf_deploy.export.precision.photos import packaged_photos
 from icf_deploy.export.precision.recipe import Recipe
-from icf_deploy.export.precision.trained import METADATA, TrainedRanges, as_trained
-from icf_deploy.export.precision.weights import round_weight
-from icf_deploy.network.checkpoint import checkpoint_metadata, load_checkpoint, save_checkpoint
+from icf_deploy.export.precision.trained import METADATA, TrainedInt8, as_trained
+from icf_deploy.export.precision.weights import RoundedWeight
+from icf_deploy.network.checkpoint import FORMAT, FORMAT_KEY, load_checkpoint, save_checkpoint
 from icf_deploy.network.network import ColorizationNetwork
 from icf_deploy.network.presets import DDColorConfig, build_ddcolor
+from icf_deploy.training import qat_network
 from icf_deploy.training.config import QAT_DEFAULTS, TrainConfig
 from icf_deploy.training.loop import Progress, TrainingInterrupted, train
-from icf_deploy.training.qat_network import FakeQuantized, fake_quantized, products_of
-from icf_deploy.training.qat_rounding import ActivationRange, RoundedProduct, rounded_weight, unrounded
+from icf_deploy.training.qat_network import FakeQuantized, Product, fake_quantized, left_wide, products_of
+from icf_deploy.training.qat_rounding import BIAS_UNIT, GAIN_UNIT, RANGE_UNIT, ActivationRange, CodedWeight, RoundedProduct
 
 SIDE = 64
 SIZE = (SIDE, SIDE)
@@ -72,16 +75,11 @@ def ddcolor() -> ColorizationNetwork:
     return network.eval()
 
 
-def graph_of(network: ColorizationNetwork) -> onnx.ModelProto:
-    """The float32 graph that export makes."""
-    return lower_graph(to_onnx(lower(network, SIZE).network, (example_gray(SIZE),))).model
-
-
-def in_int8(model: onnx.ModelProto, trained: TrainedRanges) -> onnx.ModelProto:
-    """The graph with every product in int8, as export writes it for a trained checkpoint."""
-    calibration = as_trained(model, calibrate(model, packaged_photos(SIZE), method="minmax"), trained)
-    recipe = Recipe("any", SIZE, network_digest(model), "int8", nodes=dict.fromkeys(trained.wide, "fp32"))
-    return apply_recipe(model, recipe, calibration).model
+def in_int8(parts: FakeQuantized, trained: TrainedInt8 | None = None) -> onnx.ModelProto:
+    """The graph with every product in int8 but those that stay wide, as export writes it; rounded after training without."""
+    calibration = parts.calibration if trained is None else as_trained(parts.model, parts.calibration, trained)
+    recipe = Recipe("any", SIZE, network_digest(parts.model), "int8", nodes=dict.fromkeys(parts.left, "fp32"))
+    return apply_recipe(parts.model, recipe, calibration).model
 
 
 def run(model: onnx.ModelProto, gray: Array, *, fuse: bool = True) -> Array:
@@ -96,7 +94,7 @@ def run(model: onnx.ModelProto, gray: Array, *, fuse: bool = True) -> Array:
 
 @torch.no_grad()
 def unsettle(network: ColorizationNetwork) -> None:
-    """Move what is trained, as training would, so that nothing agrees because it stood still."""
+    """Move what is trained, further than training would, so that nothing agrees because it stood still."""
     generator = torch.Generator().manual_seed(7)
     for parameter in network.parameters():
         if parameter.requires_grad:
@@ -105,18 +103,23 @@ def unsettle(network: ColorizationNetwork) -> None:
 
 @pytest.fixture(scope="module", params=[edge, ddcolor])
 def unsettled(request: pytest.FixtureRequest) -> tuple[FakeQuantized, onnx.ModelProto, onnx.ModelProto]:
-    """A network as if it had been trained, its float32 graph and its int8 graph, both by way of a checkpoint's network."""
-    parts = fake_quantized(request.param(), SIZE)
+    """A network as if it had been trained, its float32 graph, and its int8 graph by way of a checkpoint."""
+    network = request.param()
+    parts = fake_quantized(network, SIZE)
+    model = parts.model
     unsettle(parts.rounded)
-    restored, trained = parts.restored(parts.rounded)
-    model = graph_of(restored)
-    return parts, model, in_int8(model, trained)
+    found = parts.trained(parts.rounded)
+    with tempfile.TemporaryDirectory() as folder:
+        path = save_checkpoint(network, Path(folder) / "x.safetensors", metadata=found.to_metadata(), extra=found.to_tensors())
+        trained = TrainedInt8.of_checkpoint(path.read_bytes())
+    assert trained is not None
+    return parts, model, in_int8(parts, trained)
 
 
 def test_every_trained_product_computes_what_it_computes_in_its_int8_graph(unsettled: Any, gray: Array) -> None:
     """Each is given what it reads in ONNX Runtime: only the product itself, its Q/DQ and its scales are compared."""
     parts, model, int8 = unsettled
-    paths = {product.key: product.path for product in products_of(model) if not product.sees_photo}
+    paths = {product.key: product.path for product in products_of(model) if product.key not in parts.left}
     found = products_in_ort(int8, gray[:1])
     assert found.keys() == paths.keys() and len(paths) > 40
     for key, (read, given) in found.items():
@@ -136,7 +139,7 @@ def test_the_whole_network_gives_the_ab_of_its_int8_graph_as_nearly_as_onnx_runt
 ) -> None:
     """Sums in another order put values on the other side of a rounding boundary, which moves all that follows."""
     parts, model, int8 = unsettled
-    if parts.original.preset != "icf-edge":
+    if parts.wide.preset != "icf-edge":
         pytest.skip("with random weights the ab hardly depends on the photo")
     with torch.no_grad():
         expected = torch.cat([parts.rounded(torch.from_numpy(photo[None])) for photo in gray]).numpy()
@@ -175,29 +178,6 @@ def products_in_ort(model: onnx.ModelProto, gray: Array) -> dict[str, tuple[Arra
     return {key: (values[read], values[given]) for key, (read, given) in places.items()}
 
 
-def test_what_was_trained_comes_back_from_a_checkpoint_and_most_weights_of_an_edge_are(unsettled: Any, tmp_path: Path) -> None:
-    parts, _, _ = unsettled
-    products = [module for module in parts.rounded.modules() if isinstance(module, RoundedProduct)]
-    trained = sum(module.start.numel() for module in products if module.trains)
-    share = 0.8 if parts.original.preset == "icf-edge" else 0.1
-    assert trained > share * sum(module.start.numel() for module in products)
-    restored, _ = parts.restored(parts.rounded)
-    save_checkpoint(restored, tmp_path / "x.safetensors")
-    again = lower(load_checkpoint(tmp_path / "x.safetensors"), SIZE).network
-    for module in products:
-        expected, found = module.lowered_weight(), again.get_submodule(module.path).get_parameter("weight")
-        torch.testing.assert_close(found, expected, rtol=0, atol=1e-4 * float(expected.abs().max()))
-    assert any(float(module.moved.abs().max()) > 1 for module in products if module.trains)
-
-
-def test_without_rounding_it_is_the_network_that_was_lowered(unsettled: Any, gray: Array) -> None:
-    parts, model, _ = unsettled
-    with torch.no_grad(), unrounded(parts.rounded):
-        found = parts.rounded(torch.from_numpy(gray[:1])).numpy()
-    expected = run(model, gray[:1])
-    assert np.abs(found - expected).max() < 0.02 * np.abs(expected).max()  # but for the mix, which stays rounded
-
-
 def test_products_that_read_one_tensor_share_its_range(unsettled: Any) -> None:
     parts, _, _ = unsettled
     for network in (parts.rounded, copy.deepcopy(parts.rounded)):
@@ -216,20 +196,31 @@ def test_the_gradients_are_those_of_learned_step_size_quantization() -> None:
     inside = (scaled >= -128) & (scaled <= 127)
     assert torch.equal(x.grad, upstream * inside)
     of_step = torch.where(inside, scaled.round() - scaled, scaled.clamp(-128, 127))  # Esser et al., equation 3
-    # step = top / 127, top = start * exp(0.1 * moved)
-    torch.testing.assert_close(read.moved.grad, (upstream * of_step).sum() / 127 * 2.0 * 0.1)
+    # step = top / 127, top = start * exp(RANGE_UNIT * moved)
+    torch.testing.assert_close(read.moved.grad, (upstream * of_step).sum() / 127 * 2.0 * RANGE_UNIT)
 
 
-def test_weights_are_rounded_as_export_rounds_them_to_the_nearest() -> None:
-    import onnx_ir as ir
-
-    torch.manual_seed(1)
-    conv = torch.nn.Conv2d(3, 5, 3, bias=False)
-    model = to_onnx(conv, (torch.zeros(2, 3, 8, 8),), output_names=("y",), input_names=("x",))
-    node = next(node for node in ir.from_proto(model).graph if node.op_type == "Conv")
-    theirs = round_weight(node, None, has_bias=False, top=1.0)
-    expected = theirs.codes * theirs.scales[:, None, None, None]
-    np.testing.assert_array_equal(rounded_weight(conv.weight).detach().numpy(), expected.astype(np.float32))
+def test_a_weight_starts_as_it_was_rounded_and_the_gradient_passes_to_codes_steps_and_bias() -> None:
+    codes = np.array([[3, -127, 5], [0, 64, 127]], np.int8)
+    start = RoundedWeight(np.ascontiguousarray(codes.T), np.array([0.5, 0.25], np.float32), 1, np.array([1.0, 2.0], np.float32))
+    coded = CodedWeight("x/MatMul", start, has_bias=True, reach=4.0)
+    again = coded.rounded()
+    assert np.array_equal(again.codes, start.codes) and np.array_equal(again.bias, start.bias) and again.axis == 1
+    with torch.no_grad():
+        coded.moved.copy_(torch.tensor([[0.4, -9.0, 0.6], [-0.6, 0.0, 0.0]]))
+        coded.gain.copy_(torch.tensor([0.0, 0.1]) / GAIN_UNIT)
+        coded.moved_bias.copy_(torch.tensor([0.0, 0.15]) / BIAS_UNIT)
+    moved = coded.rounded()
+    assert moved.codes.T.tolist() == [[3, -127, 6], [-1, 64, 127]]
+    np.testing.assert_allclose(moved.scales, [0.5, 0.25 * np.exp(0.1)], rtol=1e-6)
+    np.testing.assert_allclose(moved.bias, [1.0, 2.0 + 0.15 * 4.0 * 0.25], rtol=1e-6)
+    np.testing.assert_allclose(coded().detach(), moved.codes.T * moved.scales[:, None], rtol=1e-6)
+    upstream = torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])
+    coded().backward(upstream)
+    passed = upstream * torch.tensor(moved.scales)[:, None]
+    passed[0, 1] = 0  # beyond the last code
+    torch.testing.assert_close(coded.moved.grad, passed)
+    torch.testing.assert_close(coded.gain.grad, (upstream * coded().detach()).sum(1) * GAIN_UNIT)
 
 
 @pytest.fixture
@@ -237,6 +228,7 @@ def config(photos_dir: Path, tmp_path: Path) -> TrainConfig:
     start = tmp_path / "start.safetensors"
     save_checkpoint(edge(), start)
     given: dict[str, Any] = {**QAT_DEFAULTS, "crop": SIDE, "batch": 2, "validate_every": 2, "validation_photos": 2}
+    given |= {"keep": "last"}  # so that what is kept did move
     return TrainConfig(
         photos=(photos_dir,), output=tmp_path / "run.safetensors", steps=4, qat=True, from_checkpoint=start, **given
     )
@@ -258,28 +250,33 @@ def same(first: Path, second: Path) -> bool:
 def test_a_run_trains_resumes_to_the_bit_and_leaves_a_checkpoint_that_exports_as_it_was_trained(
     config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    before = (config.from_checkpoint or Path()).read_bytes()
+    written = functools.cache(lambda: to_onnx(lower(edge(), SIZE).network, (example_gray(SIZE),)))
+    monkeypatch.setattr(qat_network, "to_onnx", lambda *_: written())  # three runs start from one network
     train(config)
     parts = replace(config, output=tmp_path / "parts.safetensors")
     with pytest.raises(TrainingInterrupted):
         train(parts, progress=stop_after(3))
     train(replace(parts, steps=None, resume=True))
-    assert same(config.output, parts.output)
-    assert not same(config.output, config.from_checkpoint or Path())
-    data = config.output.read_bytes()
-    assert checkpoint_metadata(data)[METADATA] == checkpoint_metadata(parts.output.read_bytes())[METADATA]
+    assert same(config.output, config.from_checkpoint or Path())  # the float32 network does not move
 
-    trained = TrainedRanges.of_metadata(checkpoint_metadata(data))
-    assert trained is not None and trained.size == SIZE and len(trained.ranges) > 40
+    trained, resumed = (TrainedInt8.of_checkpoint(path.read_bytes()) for path in (config.output, parts.output))
+    assert trained is not None and resumed is not None and trained.digest == resumed.digest
+    assert trained.size == SIZE and len(trained.ranges) > 40 and TrainedInt8.of_checkpoint(before) is None
+    history = json.loads(config.output.with_suffix(".history.json").read_text())
+    assert [record["step"] for record in history] == [0, 2, 4]
     monkeypatch.setattr(narrow, "choose_int8", functools.partial(narrow.choose_int8, target=1e3))  # four steps keep no budget
     bundle = export_bundle(config.output, tmp_path / "x.icf", size=SIZE, precision="int8")
     (graph,) = bundle.manifest.graphs
     facts: Any = graph.measurements["precision"]
-    assert facts["trained_ranges"]["count"] == len(trained.ranges)
+    assert facts["trained"]["products"] == len(trained.weights)
     assert {facts["recipe"]["nodes"][key] for key in trained.wide} == {"fp32"}
-    written = onnx.load_model_from_string(bundle.graph().data)
-    scales = {t.name: numpy_helper.to_array(t) for t in written.graph.initializer}
-    steps = {float(scales[n.input[1]]) for n in written.graph.node if n.op_type == "QuantizeLinear"}
+    model = onnx.load_model_from_string(bundle.graph().data)
+    scales = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
+    steps = {float(scales[n.input[1]]) for n in model.graph.node if n.op_type == "QuantizeLinear"}
     assert steps and steps <= {float(np.float32(top / 127)) for top in trained.ranges.values()}
+    codes = {array.tobytes() for array in scales.values() if array.dtype == np.int8}
+    assert {weight.codes.tobytes() for weight in trained.weights.values()} <= codes
 
 
 @pytest.mark.parametrize(
@@ -288,6 +285,8 @@ def test_a_run_trains_resumes_to_the_bit_and_leaves_a_checkpoint_that_exports_as
         ({"from_checkpoint": None}, "name it with --from CHECKPOINT"),
         ({"precision": "bf16"}, "use --precision fp32"),
         ({"half": True}, "--half would move the weights"),
+        ({"gain": 0.7}, "--gain would change them"),
+        ({"qat": False, "loss": "huber", "wide": ("backbone.0",)}, "--wide backbone.0 is what --qat leaves"),
         ({"teacher": Path("t.pth")}, "leave --teacher out"),
         ({"qat": False, "loss": "float"}, "compares with the network before --qat"),
     ],
@@ -299,6 +298,17 @@ def test_options_that_do_not_go_with_qat_are_refused_by_name(change: dict[str, A
     given.check()
     with pytest.raises(UsageError, match=text):
         replace(given, **change).check()
+
+
+def test_wide_stays_what_sees_the_photo_what_int8_destroys_and_what_was_named() -> None:
+    keys = ("backbone.stem.0/Conv", "backbone.blocks.0.layers.0/Conv", "backbone.blocks.9.layers.0/Conv", "fusion/MatMul")
+    found = [Product(key, key.partition("/")[0], "x", "stem" in key, np.zeros((1, 1), np.float32), True) for key in keys]
+    noise = dict.fromkeys(keys, 0.01) | {keys[3]: np.inf}
+    assert left_wide(found, (), noise) == {keys[0]}
+    assert left_wide(found, (), noise | {keys[2]: 0.4}) == {keys[0], keys[2]}
+    assert left_wide(found, ("backbone.0", keys[3]), noise) == {keys[0], keys[1], keys[3]}
+    with pytest.raises(UsageError, match=r"--wide backbone\.7: no product or block"):
+        left_wide(found, ("backbone.7",), noise)
 
 
 def test_on_the_command_line_qat_changes_the_defaults_and_nothing_that_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -316,10 +326,24 @@ def test_on_the_command_line_qat_changes_the_defaults_and_nothing_that_is_given(
     }
 
 
-def test_metadata_that_train_did_not_write_are_refused() -> None:
-    assert TrainedRanges.of_metadata({}) is None
-    good = TrainedRanges((64, 64), {"gray": 1.0}, ("fusion/Conv",))
-    assert TrainedRanges.of_metadata({METADATA: good.to_text()}) == good
-    for text in ("{", '{"size": [64]}', good.to_text().replace("1.0", "-1.0"), good.to_text().replace("1.0", '"x"')):
+def test_an_int8_form_comes_back_whole_and_what_train_did_not_write_is_refused() -> None:
+    weight = RoundedWeight(np.array([[1, -127], [5, 0]], np.int8), np.array([0.5, 2], np.float32), 0, np.zeros(2, np.float32))
+    good = TrainedInt8((64, 64), {"gray": 1.0}, {"fusion/Conv": weight}, ("backbone.stem.0/Conv",))
+    text, tensors = good.to_metadata()[METADATA], good.to_tensors()
+
+    def checkpoint(text: str | None, tensors: dict[str, torch.Tensor]) -> bytes:
+        return save(tensors, {FORMAT_KEY: FORMAT} | ({} if text is None else {METADATA: text}))
+
+    again = TrainedInt8.of_checkpoint(checkpoint(text, tensors))
+    assert again is not None and again.digest == good.digest and again.ranges == good.ranges and again.wide == good.wide
+    assert TrainedInt8.of_checkpoint(checkpoint(None, tensors)) is None
+    for wrong in ("{", '{"size": [64]}', text.replace("1.0", "-1.0"), text.replace("1.0", '"x"'), text.replace(": 0}", ": 7}")):
         with pytest.raises(CheckpointError, match="qat"):
-            TrainedRanges.of_metadata({METADATA: text})
+            TrainedInt8.of_checkpoint(checkpoint(wrong, tensors))
+    name = next(name for name in tensors if name.endswith("scales"))
+    for spoiled in (tensors[name].double(), -tensors[name], tensors[name][:1], tensors[name] * torch.inf):
+        with pytest.raises(CheckpointError, match="fusion/Conv"):
+            TrainedInt8.of_checkpoint(checkpoint(text, {**tensors, name: spoiled}))
+    del tensors[name]
+    with pytest.raises(CheckpointError, match="fusion/Conv:scales"):
+        TrainedInt8.of_checkpoint(checkpoint(text, tensors))

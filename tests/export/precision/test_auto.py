@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 import torch
 
@@ -20,9 +22,13 @@ from icf_deploy.export.precision import narrow as narrow_module
 from icf_deploy.export.precision.apply import apply_recipe
 from icf_deploy.export.precision.auto import BUDGETS, Front, find_front, require_engines
 from icf_deploy.export.precision.blocks import BLOCKS
+from icf_deploy.export.precision.calibrating import Calibrating
+from icf_deploy.export.precision.calibration import Calibration, tensor_keys
 from icf_deploy.export.precision.identity import network_digest
 from icf_deploy.export.precision.ledger import Ledger, ledger_for
+from icf_deploy.export.precision.nodes import node_keys
 from icf_deploy.export.precision.recipe import Recipe
+from icf_deploy.export.precision.trained import TrainedInt8
 from icf_deploy.network.checkpoint import save_checkpoint
 from icf_deploy.network.presets import DDColorConfig, build_ddcolor
 
@@ -121,6 +127,37 @@ def test_an_interruption_says_that_the_same_command_goes_on(model: onnx.ModelPro
     assert len(ledger_for("it", folder=tmp_path)) == len(ledger) > 0
 
 
+def test_what_train_qat_left_is_taken_as_the_int8_of_every_graph(
+    model: onnx.ModelProto, calibration: Calibration, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ICF_DEPLOY_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(measuring, "compare", Machine().compare)
+    key, wide = "color_decoder.0/MatMul", "backbone.stem/Conv"
+    graph = ir.from_proto(model).graph
+    product = next(node for node, name in node_keys(graph).items() if name == key)
+    read = tensor_keys(graph)[product.inputs[0]]
+    weight = calibration.weights[key]
+    codes = np.clip(weight.codes.astype(np.int64) + 1, -127, 127).astype(np.int8)
+    trained = TrainedInt8(SIZE, {read: 1.25}, {key: replace(weight, codes=codes)}, (wide,))
+    said: list[str] = []
+    front = find_front(
+        model,
+        preset="icf-edge",
+        size=SIZE,
+        stride=1,
+        engines=["ort"],
+        ledger=Ledger(None),
+        calibrating=Calibrating(model, SIZE, trained=trained, say=said.append),
+    )
+    int8 = front.graphs["int8"]
+    constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in int8.applied.model.graph.initializer}
+    assert any(np.array_equal(value, codes) for value in constants.values() if value.dtype == np.int8)
+    assert any(value.shape == () and np.isclose(value, 1.25 / 127) for value in constants.values())
+    assert int8.recipe.nodes[wide] == "fp32" and int8.recipe.reasons[wide] == "train --qat left it wide"
+    assert int8.facts["trained"] == {"size": list(SIZE), "products": 1}
+    assert "int8 as train --qat left it in the checkpoint" in said
+
+
 def test_engines_that_cannot_be_searched_on_are_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match="--engine pytorch runs checkpoints"):
         require_engines(["pytorch"])
@@ -151,7 +188,7 @@ def test_the_front_and_its_evidence_go_into_the_bundle(tmp_path: Path, monkeypat
     )
     checkpoint = save_checkpoint(build_ddcolor(small), tmp_path / "small.safetensors")
     bundle = pipeline.export_bundle(checkpoint, tmp_path / "x.icf", size=SIZE, precision="auto", search_on=["ort"])
-    assert (asked["engines"], asked["size"], asked["photos"]) == (["ort"], SIZE, None)
+    assert (asked["engines"], asked["size"], asked["weight_bits"]) == (("ort",), SIZE, 8)
     assert bundle.verify()[-1] == "sensitivity.json"
     assert [(graph.name, graph.recipe) for graph in bundle.manifest.graphs] == [("fp32", "fp32"), ("openvino-1", "bf16")]
     assert bundle.manifest.default_graph == "fp32"

@@ -12,13 +12,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from icf_deploy.errors import ArtefactError, BudgetError, IntegrityError, UsageError
+from icf_deploy.errors import ArtefactError, BudgetError, IntegrityError
 from icf_deploy.export.graph import to_onnx
+from icf_deploy.export.precision import int8
 from icf_deploy.export.precision.apply import AppliedGraph
 from icf_deploy.export.precision.blocks import BLOCKS, block_of
 from icf_deploy.export.precision.calibration import Calibration, calibrate
 from icf_deploy.export.precision.identity import network_digest
-from icf_deploy.export.precision.int8 import NOISE_LIMIT, choose_int8
+from icf_deploy.export.precision.int8 import NOISE_LIMIT, Int8Choice, choose_int8
 from icf_deploy.export.precision.narrow import narrow
 from icf_deploy.export.precision.photos import CalibrationPhotos
 from icf_deploy.export.precision.probe import DriftProbe
@@ -26,6 +27,7 @@ from icf_deploy.export.precision.recipe import Recipe
 
 SIZE = (32, 32)
 DIGEST = "a" * 64
+PRODUCTS = ("backbone.stem", "image_decoder.bottleneck", "color_decoder.0", "color_decoder.1", "fusion")  # of conftest.Small
 KEYS = ("backbone.stem.0/Conv", "backbone.blocks.0.layers.0/Conv", "backbone.blocks.4.layers.0/Conv", "fusion.expand/MatMul")
 
 
@@ -51,12 +53,19 @@ class _Probe:
 
 
 def _choose(drifts: Mapping[str, float], noise: Mapping[str, float] | None = None) -> tuple[Recipe, int]:
+    choice, asked, _ = _chosen(drifts, noise)
+    return choice.recipe, asked
+
+
+def _chosen(drifts: Mapping[str, float], noise: Mapping[str, float] | None = None) -> tuple[Int8Choice, int, list[str]]:
+    """The choice, how many recipes were measured for it, and what was said."""
     found = dict.fromkeys(drifts, 0.01) | dict(noise or {})
     calibration = Calibration(DIGEST, "mse", "", {}, {}, dict.fromkeys(drifts), found)  # type: ignore[arg-type]
-    probe = _Probe(drifts)
-    choice = choose_int8(Recipe("icf-edge", SIZE, DIGEST, "fp32"), calibration, cast("DriftProbe", probe), target=1.0)
+    probe, said = _Probe(drifts), list[str]()
+    base = Recipe("icf-edge", SIZE, DIGEST, "fp32")
+    choice = choose_int8(base, calibration, cast("DriftProbe", probe), target=1.0, say=said.append)
     assert choice.drift <= 1
-    return choice.recipe, probe.asked
+    return choice, probe.asked, said
 
 
 def test_int8_everywhere_where_that_keeps_the_target() -> None:
@@ -74,6 +83,32 @@ def test_a_product_that_int8_drowns_in_noise_is_wide_though_the_drift_is_small()
     recipe, _ = _choose(dict.fromkeys(KEYS, 0.1), {KEYS[1]: 2 * NOISE_LIMIT})
     assert dict(recipe.nodes) == {KEYS[1]: "fp32"}
     assert "int8 noise is 0.6 of its signal" in recipe.reasons[KEYS[1]]
+
+
+def _many(count: int, **drifts: float) -> dict[str, float]:
+    """Products of one block, in the order of the graph, which drift by 0.01 but those named: p3=2.0."""
+    quiet = {f"color_decoder.{number}/MatMul": 0.01 for number in range(count)}
+    return quiet | {f"color_decoder.{name[1:]}/MatMul": drift for name, drift in drifts.items()}
+
+
+def test_few_culprits_among_many_products_are_found_with_few_measurements() -> None:
+    choice, asked, said = _chosen(_many(100, p97=2.0, p98=1.5, p12=3.0))
+    assert dict(choice.recipe.nodes) == {f"color_decoder.{number}/MatMul": "fp32" for number in (12, 97, 98)}
+    assert choice.recipe.reasons["color_decoder.12/MatMul"] == "alone in int8 it drifts by de2000_p95 3.00"
+    assert asked < 50
+    assert said[0] == "100 products in int8: de2000_p95 3.91."
+    assert "color_decoder.75/MatMul to color_decoder.99/MatMul alone in int8: de2000_p95 2.50." in said
+    assert len(said) == asked
+
+
+def test_where_everything_drifts_measuring_ends_and_whole_parts_become_wide() -> None:
+    drifts = dict.fromkeys(_many(400), 0.6) | {"fusion/MatMul": 0.1}
+    choice, asked, said = _chosen(drifts)
+    assert asked < 2 * int8.MOST_PROBES  # and not a product at a time
+    assert "fusion/MatMul" not in choice.recipe.nodes
+    assert any("parts are measured: what drifts still is left in fp32 as it is" in line for line in said)
+    groups = {reason for reason in choice.recipe.reasons.values() if " to " in reason}
+    assert groups and all("alone in int8 drift by de2000_p95" in reason for reason in groups)
 
 
 class Uneven(nn.Module):
@@ -115,12 +150,11 @@ def test_narrow_gives_a_graph_its_recipe_and_says_what_it_did(
     monkeypatch.setenv("ICF_DEPLOY_CACHE", str(tmp_path))
     lines: list[str] = []
     found = narrow(model, "int8", preset="small", size=SIZE, stride=1, say=lines.append)
+    assert any(line.startswith(f"{len(PRODUCTS)} products in int8: de2000_p95") for line in lines)
     assert lines[0] == "calibrating on the packaged photos: 16 views"
     assert found.applied.label == "int8+fp32"
     assert Recipe.from_json(found.recipe.to_json()) == found.recipe
     assert found.facts["recipe"] == found.recipe.document()
-    with pytest.raises(UsageError, match="no precision 'int4'"):
-        narrow(model, "int4", preset="small", size=SIZE, stride=1)
 
 
 def test_a_recipe_reads_what_it_wrote_and_refuses_what_it_did_not() -> None:
@@ -134,6 +168,8 @@ def test_a_recipe_reads_what_it_wrote_and_refuses_what_it_did_not() -> None:
         Recipe.from_json(text.replace('"fusion"', '"fusions"').encode())
     with pytest.raises(IntegrityError, match="fp32, fp16, bf16, int8, fp8"):
         Recipe.from_json(text.replace('"int8"', '"int4"').encode())
+    with pytest.raises(IntegrityError, match="weight_bits: 6: choose one of 8, 7"):
+        Recipe.from_json(text.replace('"default"', '"weight_bits": 6, "default"').encode())
 
 
 def test_an_impossible_target_is_a_missed_budget_that_names_the_worst_block() -> None:

@@ -69,7 +69,7 @@ class Damage:
 
 def damage_gray(gray: npt.NDArray[np.float32], damage: Damage) -> npt.NDArray[np.float32]:
     """gray: float32 [N,1,H,W] in 0..1 -> the same, damaged, a copy. Damaged ones are rounded to the 256 codes of a file."""
-    hurt = gray.copy()
+    hurt: npt.NDArray[np.float32] = np.array(gray, np.float32)
     for index in range(len(gray)):
         if damage.damaged(index):
             hurt[index, 0] = _damaged(gray[index, 0], damage, index)

@@ -99,6 +99,8 @@ def jittered(light: Tensor, jitter: Jitter) -> Tensor:
 def pair_of_batch(batch: Batch, device: torch.device) -> Pair:
     """A batch of crops -> gray (damaged where the batch says so), L and ab of the undamaged crop, on `device`."""
     pair = pair_of_light(jittered(light_of_codes(torch.from_numpy(batch.rgb).to(device)), batch.jitter))
+    if not batch.damage.any():
+        return pair
     gray = torch.from_numpy(damage_gray(pair.gray.cpu().numpy(), batch.damage)).to(device)
     return Pair(gray, pair.l, pair.ab)
 

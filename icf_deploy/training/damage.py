@@ -62,6 +62,10 @@ class Damage:
             self.quality[index] = quality
         self.seed[index] = int(random.integers(2**62))
 
+    def any(self) -> bool:
+        """Whether any place is touched."""
+        return any(self.damaged(index) for index in range(len(self.seed)))
+
     def damaged(self, index: int) -> bool:
         """Whether place `index` is touched."""
         return bool(self.blur[index] or self.contrast[index] != 1 or self.grain[index] or self.quality[index])

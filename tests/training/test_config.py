@@ -30,6 +30,8 @@ def test_every_option_has_a_help_text() -> None:
         ({"batch": 1}, "--batch must be at least 2"),
         ({"crop": 100}, "--crop must be a multiple of 32"),
         ({"backbone_lr": -1.0}, "--backbone-lr must be above 0"),
+        ({"damage": 1.5}, "--damage is a probability, 0 to 1, not 1.5"),
+        ({"crop_balance": -1.0}, "--crop-balance must be at least 0"),
         ({"ema": 1.0}, "--ema must be at least 0 and below 1"),
         ({"precision": "int8"}, "--precision is one of auto, bf16, fp32"),
         ({"output": Path("x.pth")}, "try -o x.safetensors"),

@@ -117,3 +117,13 @@ def test_jitter_of_probability_0_leaves_the_photo_alone(photo: Callable[[str], P
 def test_a_crop_of_a_photo_smaller_than_itself_is_enlarged(photo: Callable[[str], Pixels]) -> None:
     small = np.ascontiguousarray(photo("coffee")[:40, :50])
     assert crops_of([cached(small)], Augmentation(), crop=64).batch(0).rgb.shape == (4, 64, 64, 3)
+
+
+def test_damage_hits_as_many_crops_as_asked_and_leaves_which_crops_they_are(photo: Callable[[str], Pixels]) -> None:
+    photos = [cached(photo("coffee"))]
+    clean, hurt = (crops_of(photos, Augmentation(damage=share), batch=100, crop=32).batch(0) for share in (0.0, 0.3))
+    assert equal(clean, hurt)
+    assert not clean.damage.any()
+    assert 15 <= sum(hurt.damage.damaged(index) for index in range(100)) <= 45  # 30 by a binomial draw, over three deviations
+    again = crops_of(photos, Augmentation(damage=0.3), batch=100, crop=32).batch(0)
+    assert np.array_equal(again.damage.seed, hurt.damage.seed)

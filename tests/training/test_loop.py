@@ -88,6 +88,13 @@ def test_the_same_seed_gives_the_same_weights_and_another_one_does_not(config: T
     assert not same(weights(outputs[0]), weights(outputs[2]))
 
 
+def test_damage_that_is_asked_for_is_what_the_network_learns_from(config: TrainConfig, tmp_path: Path) -> None:
+    clean, hurt = (replace(config, damage=share, output=tmp_path / f"{share}.safetensors") for share in (0.0, 1.0))
+    for one in (clean, hurt):
+        train(one)
+    assert not same(weights(clean.output), weights(hurt.output))
+
+
 def test_training_lowers_the_loss(config: TrainConfig, tmp_path: Path) -> None:
     """On two sepia photos, which leave nothing to guess but one hue."""
     from PIL import Image, ImageOps
@@ -271,7 +278,7 @@ def test_tensorboard_logs_are_written_where_asked(config: TrainConfig, tmp_path:
     assert len(list((tmp_path / "logs").glob("events.out.tfevents.*"))) == 1
 
 
-@pytest.mark.parametrize("loss", ["vivid", "huber", "paper"])
+@pytest.mark.parametrize("loss", ["vivid", "huber", "paper", "perceptual"])
 def test_every_loss_trains_the_network(loss: str, config: TrainConfig) -> None:
     train(replace(config, steps=2, loss=loss, precision="fp32"))
     assert all(bool(torch.isfinite(value).all()) for value in weights(config.output).values())

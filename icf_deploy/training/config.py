@@ -84,8 +84,8 @@ class TrainConfig:
     ema: float = _option(0.998, "Decay of the averaged weights, which are what is validated and saved.")
     loss: str = _option(
         "auto",
-        "Loss: vivid, perceptual, huber, paper, float (the network before), or auto: huber with --teacher, float with --qat, "
-        "else vivid.",
+        "Loss: vivid, perceptual, huber, paper, float (the network before), or auto: huber for a teacher's colours alone, "
+        "float with --qat, else vivid.",
     )
     mse_weight: float = _option(1.0, "paper: weight of the MSE on RGB in 0..1.")
     ssim_weight: float = _option(0.1, "paper: weight of 1 - SSIM on RGB.")
@@ -111,12 +111,18 @@ class TrainConfig:
     from_checkpoint: Path | None = field(
         default=None, metadata={"help": "Checkpoint to fine-tune, instead of ImageNet weights."}
     )
-    teacher: Path | None = field(
-        default=None, metadata={"help": "Checkpoint whose colours are learnt, instead of the photos' own; gray photos will do."}
+    teacher: tuple[Path, ...] = _option(
+        (),
+        "Checkpoint whose colours are learnt, instead of the photos' own; gray photos will do. Repeatable: the mean of what "
+        "they give.",
+    )
+    teacher_share: float = _option(
+        1.0,
+        "--teacher: share of its colours in those that are learnt. The rest is the photo's own, and validation asks for these.",
     )
     teacher_cache: Path | None = field(
         default=None,
-        metadata={"help": "Folder that keeps the teacher's colours for other runs; else beside the output until it is done."},
+        metadata={"help": "Folder that keeps the teachers' colours for other runs; else beside the output until it is done."},
     )
     baseline: str | None = field(
         default=None,
@@ -165,13 +171,20 @@ class TrainConfig:
             raise UsageError(f"--precision is one of {', '.join(PRECISIONS)}, not {self.precision!r}")
         if self.keep not in KEEPS:
             raise UsageError(f"--keep is one of {', '.join(KEEPS)}, not {self.keep!r}")
-        if self.teacher_cache is not None and self.teacher is None:
-            raise UsageError("--teacher-cache keeps the colours of a teacher: name one with --teacher")
+        self._check_teacher()
         self._check_qat()
         if self.output.suffix != ".safetensors":
             raise UsageError(
                 f"{self.output}: a checkpoint ends in .safetensors; try -o {self.output.with_suffix('.safetensors')}"
             )
+
+    def _check_teacher(self) -> None:
+        if self.teacher_cache is not None and not self.teacher:
+            raise UsageError("--teacher-cache keeps the colours of a teacher: name one with --teacher")
+        if self.teacher_share != 1 and not self.teacher:
+            raise UsageError("--teacher-share mixes a teacher's colours with the photos' own: name one with --teacher")
+        if not 0 < self.teacher_share <= 1:
+            raise UsageError(f"--teacher-share must be above 0 and at most 1, not {self.teacher_share}")
 
     def _check_crops(self) -> None:
         if self.batch < 2:  # noqa: PLR2004 - BatchNorm needs two samples
@@ -205,7 +218,7 @@ class TrainConfig:
             return
         if self.gain != 1:
             raise UsageError("--qat keeps the weights that --from names, and --gain would change them: leave it out")
-        if self.teacher is not None:
+        if self.teacher:
             raise UsageError("--qat holds on to the network that --from names: leave --teacher out")
         if self.from_checkpoint is None:
             raise UsageError("--qat fine-tunes a trained network: name it with --from CHECKPOINT")
@@ -216,10 +229,15 @@ class TrainConfig:
 
     def with_preset(self) -> TrainConfig:
         """Return the same with what is left to us filled in: the loss, and the preset where no checkpoint says it."""
-        auto = FLOAT_LOSS if self.qat else TEACHER_LOSS if self.teacher else AUTO_LOSS
+        auto = FLOAT_LOSS if self.qat else TEACHER_LOSS if self.teacher_alone else AUTO_LOSS
         loss = auto if self.loss == "auto" else self.loss
         preset = self.preset or (None if self.from_checkpoint else DEFAULT_PRESET)
         return replace(self, preset=preset, loss=loss)
+
+    @property
+    def teacher_alone(self) -> bool:
+        """Whether the photos' own colours play no part, in training or validation."""
+        return bool(self.teacher) and self.teacher_share == 1
 
     def recorded(self) -> dict[str, Any]:
         """Return the options as JSON values, as the state file and the checkpoint's metadata keep them."""

@@ -12,7 +12,7 @@ from icf_deploy.training.losses import loss_of_name
 from icf_deploy.training.machine import borrowed_process, native_precision, tensorboard_writer
 from icf_deploy.training.photos import MOST_NAMES, PhotoSet, Split, left_out, load_photos, split_by_source, spread
 from icf_deploy.training.state import load_state, state_path
-from icf_deploy.training.teacher import Teacher, colours_folder, forget_colours, taught
+from icf_deploy.training.teacher import Teachers, colours_folder, forget_colours, taught
 from icf_deploy.training.trainer import TIMED_STEPS, Progress, Trainer, TrainingInterrupted
 from icf_deploy.training.validation import VALIDATION_SIZE, ValidationSet
 
@@ -35,13 +35,13 @@ def train(config: TrainConfig, *, progress: Callable[[Progress], None] | None = 
     say = notice or (lambda _: None)
     previous = load_state(state_path(config.output)) if config.resume else None
     with borrowed_process(config.threads):
-        teacher = Teacher(config.teacher, colours_folder(config), config.device) if config.teacher else None
-        found = load_photos(config.photos, gray_too=teacher is not None)
+        teachers = Teachers(config.teacher, colours_folder(config), config.device) if config.teacher else None
+        found = load_photos(config.photos, gray_too=config.teacher_alone)
         split = split_by_source(found.photos, config.holdout)
         _describe(found, split, say)
-        if teacher is not None:
-            split = _taught_split(split, teacher, config, say)
-            found = replace(found, teacher=teacher.name)
+        if teachers is not None:
+            split = _taught_split(split, teachers, config, say)
+            found = replace(found, teacher=teachers.name)
         side = config.crop if config.qat else VALIDATION_SIZE
         validation = ValidationSet.of(spread(split.validation, config.validation_photos), side)
         trainer = Trainer(config, split, validation)
@@ -57,10 +57,12 @@ def train(config: TrainConfig, *, progress: Callable[[Progress], None] | None = 
     return path
 
 
-def _taught_split(split: Split, teacher: Teacher, config: TrainConfig, say: Notice) -> Split:
-    """Return the photos that are trained and validated on in the teacher's colours, which become the truth."""
+def _taught_split(split: Split, teachers: Teachers, config: TrainConfig, say: Notice) -> Split:
+    """Return the photos in the teachers' colours, which become the truth: of validation too, unless they are only a share."""
+    if not config.teacher_alone:
+        return replace(split, train=taught(teachers, split.train, config.teacher_share, say))
     validation = spread(split.validation, config.validation_photos)
-    photos = taught(teacher, (*split.train, *validation), say)
+    photos = taught(teachers, (*split.train, *validation), config.teacher_share, say)
     return replace(split, train=photos[: len(split.train)], validation=photos[len(split.train) :])
 
 

@@ -51,7 +51,7 @@ class PhotoSet:
     photos: tuple[Photo, ...]
     unreadable: tuple[str, ...] = ()
     colourless: tuple[str, ...] = ()
-    teacher: str | None = None  # the checkpoint whose colours the photos have, by preset and SHA-256; None: their own
+    teacher: str | None = None  # the checkpoints whose colours the photos have, by preset and SHA-256; None: their own
 
     def digest(self) -> str:
         """SHA-256 over names and pixels: two runs with the same digest saw the same photos."""

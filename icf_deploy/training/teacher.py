@@ -1,8 +1,10 @@
-"""Distillation: the photos get the colours that a teacher gives to their gray, and training goes on as with any photos.
+"""Distillation: the photos get the colours that teachers give to their gray, and training goes on as with any photos.
 
-The teacher sees each photo whole, at the size at which networks are used, not a crop of it: it was made for that. Its ab, of
+A teacher sees each photo whole, at the size at which networks are used, not a crop of it: it was made for that. Its ab, of
 whatever stride, is area-averaged to at most GRID a side, which is the finest that a student predicts, kept on disk in half
-precision, enlarged bicubically to the photo, and put on the photo's own L. Photos need no colour of their own.
+precision, enlarged bicubically to the photo, and put on the photo's own L. Photos need no colour of their own. Of several
+teachers the mean is learnt: what they disagree about is what each of them made up. A share of the photo's own colours may be
+mixed in.
 
 What was coloured is remembered by the pixels of the photo and the bytes of the checkpoint, so an interrupted run goes on
 where it was, and sees the very same colours when it is resumed.
@@ -21,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from icf_deploy.errors import CheckpointError, UsageError, WorkError
-from icf_deploy.imaging.color import l_of_pixels
+from icf_deploy.imaging.color import lab_of_pixels
 from icf_deploy.imaging.merge import merge
 from icf_deploy.imaging.resample import Upsampler
 from icf_deploy.network.checkpoint import load_checkpoint
@@ -59,21 +61,17 @@ class Teacher:
         self.folder = folder
         self._predict: Predict = predictor_of(network.requires_grad_(False).to(usable_device(device)))
 
-    def colours(self, photo: Photo) -> Photo:
-        """Return the photo in the teacher's colours, remembered or computed. Raises WorkError where the disk is full."""
-        lightness = l_of_pixels(photo.rgb)
+    def ab(self, photo: Photo, lightness: FloatArray) -> FloatArray:
+        """Return its ab for the photo, [2,h,w], remembered or computed. Raises WorkError where the disk is full."""
         key = hashlib.sha256(f"{self.name} {TEACHER_SIZE} {photo.rgb.shape}".encode() + photo.rgb.tobytes()).hexdigest()
         path = self.folder / f"{key[:32]}.npy"
         ab = _remembered(path)
         if ab is None:
-            ab = self._ab(lightness)
+            ab = self._computed(lightness)
             _remember(ab, path)
-        wide = ab.astype(np.float32)
-        height, width = lightness.shape
-        field = Upsampler(wide, (height, width)).rows(0, height, out=np.empty((2, height, width), np.float32))
-        return recoloured(photo, merge(lightness, field))
+        return ab.astype(np.float32)
 
-    def _ab(self, lightness: FloatArray) -> npt.NDArray[np.float16]:
+    def _computed(self, lightness: FloatArray) -> npt.NDArray[np.float16]:
         # One photo at a time: a batch's other photos would change the last bits, and a resumed run has other batches.
         ab = self._predict(gray_for(lightness, TEACHER_SIZE))[0]
         if not np.isfinite(ab).all():
@@ -83,33 +81,60 @@ class Teacher:
         return np.asarray(ab, np.float16)
 
 
-def taught(teacher: Teacher, photos: Sequence[Photo], say: Notice) -> tuple[Photo, ...]:
-    """Return the photos in the teacher's colours.
+class Teachers:
+    """One teacher or several, who share a folder; `name` lists them by preset and SHA-256."""
+
+    def __init__(self, checkpoints: Sequence[Path], folder: Path, device: str) -> None:
+        """Raises what Teacher raises, and UsageError for the same checkpoint given twice."""
+        self._teachers = [Teacher(checkpoint, folder, device) for checkpoint in checkpoints]
+        names = [teacher.name for teacher in self._teachers]
+        for index, name in enumerate(names):
+            if name in names[:index]:
+                raise UsageError(f"--teacher {checkpoints[index]}: the same weights as {checkpoints[names.index(name)]}")
+        self.name = ", ".join(names)
+        self.folder = folder
+
+    def colours(self, photo: Photo, share: float = 1.0) -> Photo:
+        """Return the photo with `share` of the teachers' mean ab and the rest of its own."""
+        lightness, own = lab_of_pixels(photo.rgb)
+        height, width = lightness.shape
+        field = np.zeros((2, height, width), np.float32)
+        for teacher in self._teachers:
+            ab = teacher.ab(photo, lightness)
+            field += Upsampler(ab, (height, width)).rows(0, height, out=np.empty_like(field))
+        field *= np.float32(share / len(self._teachers))
+        if share < 1:
+            field += np.float32(1 - share) * own
+        return recoloured(photo, merge(lightness, field))
+
+
+def taught(teachers: Teachers, photos: Sequence[Photo], share: float, say: Notice) -> tuple[Photo, ...]:
+    """Return the photos in the teachers' colours, or with that share of them.
 
     A signal stops it between two photos (TrainingInterrupted); the same command then goes on with the next one.
     """
     done: list[Photo] = []
     with caught_signals() as stopped:
         for photo in photos:
-            done.append(teacher.colours(photo))
+            done.append(teachers.colours(photo, share))
             if len(done) * TOLD // len(photos) > (len(done) - 1) * TOLD // len(photos):
                 say(f"the teacher has coloured {len(done)} of {len(photos)} photos")
             if stopped.is_set() and len(done) < len(photos):
                 raise TrainingInterrupted(
                     f"stopped after the teacher coloured {len(done)} of {len(photos)} photos; they are kept in "
-                    f"{teacher.folder}: give the same command to go on"
+                    f"{teachers.folder}: give the same command to go on"
                 )
     return tuple(done)
 
 
 def colours_folder(config: TrainConfig) -> Path:
-    """Return where the teacher's colours are kept: `--teacher-cache`, else beside the output until the run is done."""
+    """Return where the teachers' colours are kept: `--teacher-cache`, else beside the output until the run is done."""
     return config.teacher_cache or config.output.with_suffix(".teacher")
 
 
 def forget_colours(config: TrainConfig) -> None:
     """Remove them, unless `--teacher-cache` says that they are to stay."""
-    if config.teacher is not None and config.teacher_cache is None:
+    if config.teacher and config.teacher_cache is None:
         shutil.rmtree(colours_folder(config), ignore_errors=True)
 
 

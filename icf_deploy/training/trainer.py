@@ -70,7 +70,7 @@ class Trainer:
             batch=config.batch,
             crop=config.crop,
             seed=config.seed,
-            augmentation=replace(Augmentation() if config.teacher is None else TEACHER_AUGMENTATION, damage=config.damage),
+            augmentation=replace(TEACHER_AUGMENTATION if config.teacher else Augmentation(), damage=config.damage),
         )
         self._validation = validation
         self._loss = loss_of_name(config.loss)
@@ -243,7 +243,7 @@ class Trainer:
                 "loss": None if math.isnan(loss) else loss,
                 "seconds": round(self._seconds, 1),
                 "photos": len(self._validation.rgb),
-                "protocol": protocol if self._config.teacher is None else f"{protocol}, against the teacher's colours",
+                "protocol": f"{protocol}, against the teacher's colours" if self._config.teacher_alone else protocol,
                 "curve": [asdict(point) for point in curve],
             }
         )

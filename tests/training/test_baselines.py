@@ -124,7 +124,7 @@ def test_a_baseline_is_trained_on_the_photos_that_are_not_held_out(
     [
         ({"baseline": "forest"}, "--baseline is one of knn, svr, not 'forest'"),
         ({"loss": "huber", "steps": 5}, "has no use for --steps, --loss"),
-        ({"teacher": Path("x")}, "has no use for --teacher"),
+        ({"teacher": (Path("x"),)}, "has no use for --teacher"),
         ({"output": Path("knn.safetensors")}, "try -o knn.npz"),
     ],
 )

@@ -287,7 +287,7 @@ def test_a_run_trains_resumes_to_the_bit_and_leaves_a_checkpoint_that_exports_as
         ({"half": True}, "--half would move the weights"),
         ({"gain": 0.7}, "--gain would change them"),
         ({"qat": False, "loss": "huber", "wide": ("backbone.0",)}, "--wide backbone.0 is what --qat leaves"),
-        ({"teacher": Path("t.pth")}, "leave --teacher out"),
+        ({"teacher": (Path("t.pth"),)}, "leave --teacher out"),
         ({"qat": False, "loss": "float"}, "compares with the network before --qat"),
     ],
 )

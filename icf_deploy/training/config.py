@@ -18,6 +18,12 @@ AUTO_LOSS, TEACHER_LOSS = "vivid", "huber"  # a teacher's colours are one answer
 DEFAULT_PRESET = "icf-edge"
 SIZE_MULTIPLE = 32  # pixels; the backbones halve five times
 FLOAT_LOSS = "float"  # compares with the ab of the network before --qat
+CLASS_LOSS, ADVERSARIAL_LOSS = "classes", "adversarial"
+# Losses with parts of their own that learn beside the network, and the options that are about these alone.
+LEARNT_LOSSES: Mapping[str, frozenset[str]] = {
+    CLASS_LOSS: frozenset({"class_weight", "annealed_weight"}),
+    ADVERSARIAL_LOSS: frozenset({"adversarial_weight", "discriminator_lr"}),
+}
 # What --qat changes about the defaults: the size that graphs have by default, few crops of it, rates in int8 steps per step.
 QAT_DEFAULTS: Mapping[str, Any] = {
     "crop": 256,
@@ -45,6 +51,7 @@ RESUME_MAY_CHANGE = frozenset(
         "log_dir",
         "minutes",
         "steps",
+        "stop_at",
         "validate_every",
         "validation_photos",
         "gain",
@@ -70,6 +77,9 @@ class TrainConfig:
     preset: str | None = field(default=None, metadata={"help": "Network to train: icf-edge, or what --from holds."})
     steps: int | None = _option(None, "Optimiser steps of the whole run.")
     minutes: float | None = _option(None, "Length of the run; turned into steps once, at the start, by timing real steps.")
+    stop_at: int | None = _option(
+        None, "End after this step, before learning rates have fallen to 0 at the last one: few photos overfit."
+    )
     batch: int = _option(24, "Crops per step.")
     crop: int = _option(128, "Side of a training crop in pixels, a multiple of 32.")
     lr: float = _option(1e-3, "Peak learning rate of image decoder and fusion.")
@@ -84,8 +94,8 @@ class TrainConfig:
     ema: float = _option(0.998, "Decay of the averaged weights, which are what is validated and saved.")
     loss: str = _option(
         "auto",
-        "Loss: vivid, perceptual, huber, paper, float (the network before), or auto: huber for a teacher's colours alone, "
-        "float with --qat, else vivid.",
+        "Loss: vivid, perceptual, classes, adversarial, huber, paper, float (the network before), or auto: huber for a "
+        "teacher's colours alone, float with --qat, else vivid.",
     )
     mse_weight: float = _option(1.0, "paper: weight of the MSE on RGB in 0..1.")
     ssim_weight: float = _option(0.1, "paper: weight of 1 - SSIM on RGB.")
@@ -96,6 +106,10 @@ class TrainConfig:
         1.0, "vivid: 0, colourful crops decide; 1, a crop counts by its error relative to its chroma."
     )
     perceptual_weight: float = _option(5.0, "perceptual: weight of the distance between features of the ImageNet backbone.")
+    class_weight: float = _option(5.0, "classes: weight of the guess of every place's class of colour.")
+    annealed_weight: float = _option(0.0, "classes: weight of the distance from the colour that the guess amounts to.")
+    adversarial_weight: float = _option(2.0, "adversarial: weight of looking like a photo to the discriminator of patches.")
+    discriminator_lr: float = _option(4e-4, "adversarial: peak learning rate of the discriminator.")
     gain: float = _option(1.0, "Factor on the predicted chroma, folded into the saved weights.")
     half: bool = _option(False, "Save the weights in fp16: half the size, as the shipped checkpoint.")
     keep: str = _option(
@@ -157,14 +171,16 @@ class TrainConfig:
             return
         if not self.resume and (self.steps is None) == (self.minutes is None):
             raise UsageError("say how long to train: either --steps N or --minutes M")
-        for name in ("steps", "minutes", "batch", "lr", "color_lr", "backbone_lr", "range_lr", "clip", "huber_beta", "gain",
-                     "validate_every", "validation_photos", "threads"):  # fmt: skip
+        for name in ("steps", "minutes", "stop_at", "batch", "lr", "color_lr", "backbone_lr", "range_lr", "clip", "huber_beta",
+                     "class_weight", "adversarial_weight", "discriminator_lr", "gain", "validate_every", "validation_photos",
+                     "threads"):  # fmt: skip
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise UsageError(f"--{name.replace('_', '-')} must be above 0, not {value}")
         self._check_crops()
-        if not self.crop_balance >= 0:
-            raise UsageError(f"--crop-balance must be at least 0, not {self.crop_balance}")
+        for name in ("crop_balance", "annealed_weight"):
+            if not getattr(self, name) >= 0:
+                raise UsageError(f"--{name.replace('_', '-')} must be at least 0, not {getattr(self, name)}")
         if not 0 <= self.ema < 1:
             raise UsageError(f"--ema must be at least 0 and below 1, not {self.ema}")
         if self.precision not in PRECISIONS:
@@ -216,6 +232,10 @@ class TrainConfig:
             if self.wide:
                 raise UsageError(f"--wide {self.wide[0]} is what --qat leaves in float32: add --qat, or leave it out")
             return
+        if self.loss in LEARNT_LOSSES:
+            raise UsageError(
+                f"--loss {self.loss} trains parts of its own beside a network that still looks for its colours: leave --qat out"
+            )
         if self.gain != 1:
             raise UsageError("--qat keeps the weights that --from names, and --gain would change them: leave it out")
         if self.teacher:
@@ -245,7 +265,8 @@ class TrainConfig:
 
     def computation(self) -> dict[str, Any]:
         """Return the options that decide what is computed, apart from its length: the same for every part of a run."""
-        return {name: value for name, value in self.recorded().items() if name not in RESUME_MAY_CHANGE}
+        idle = frozenset[str]().union(*(names for loss, names in LEARNT_LOSSES.items() if loss != self.loss))
+        return {name: value for name, value in self.recorded().items() if name not in RESUME_MAY_CHANGE | idle}
 
     def differences(self, recorded: dict[str, Any]) -> list[str]:
         """Name the options in which `recorded` asks for another computation than this configuration."""

@@ -49,7 +49,11 @@ def train(config: TrainConfig, *, progress: Callable[[Progress], None] | None = 
             trainer.total = config.steps or _steps_of_minutes(config, split, validation)
         else:
             trainer.restore(previous)
-        say(f"{'resuming at step ' + str(trainer.step) + ' of' if previous else 'training for'} {trainer.total} steps")
+            if trainer.step > trainer.last:
+                raise UsageError(
+                    f"--stop-at {config.stop_at}: the run is at step {trainer.step} already; name a later one, or none"
+                )
+        say(f"{'resuming at step ' + str(trainer.step) + ' of' if previous else 'training for'} {trainer.last} steps")
         with tensorboard_writer(config.log_dir) as writer:
             trainer.run(progress, writer)
         path = trainer.finish(split, found)

@@ -1,5 +1,6 @@
 """Losses, by name. Each compares predicted with true ab on the network's own grid and is computed in float32.
 
+To those named in LEARNT_LOSSES a term is added that has parts of its own (`learnt_loss`); here they are `vivid`.
 L comes from the photo and is never predicted, so an error is an error of chroma alone.
 """
 
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from icf_deploy.errors import UsageError
 from icf_deploy.training.color import rgb_of_lab
-from icf_deploy.training.config import FLOAT_LOSS, TrainConfig
+from icf_deploy.training.config import FLOAT_LOSS, LEARNT_LOSSES, TrainConfig
 from icf_deploy.training.feature_loss import feature_distance
 
 SSIM_SIGMA = 1.5  # pixels; Wang et al. 2004
@@ -88,6 +89,7 @@ LOSSES: dict[str, Loss] = {
     "paper": paper,
     "perceptual": perceptual,
     FLOAT_LOSS: distance,
+    **dict.fromkeys(LEARNT_LOSSES, vivid),
 }
 
 

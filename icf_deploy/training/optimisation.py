@@ -44,9 +44,14 @@ def optimizer_for(network: ColorizationNetwork, config: TrainConfig) -> torch.op
     )
 
 
+def warmup_steps(total: int, warmup: int) -> int:
+    """Steps of a run of `total` over which the learning rate rises: `warmup`, or what a short run can spare."""
+    return min(warmup, math.ceil(WARMUP_SHARE * total))
+
+
 def learning_rate_factor(step: int, total: int, warmup: int) -> float:
     """Factor on the peak learning rate at 0-based `step` of `total`: linear rise, then half a cosine that ends at 0."""
-    rise = min(warmup, math.ceil(WARMUP_SHARE * total))
+    rise = warmup_steps(total, warmup)
     if step < rise:
         return (step + 1) / (rise + 1)
     return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, total - rise)))

@@ -1,8 +1,8 @@
-"""Where a run's network comes from, and where it goes."""
+"""Where a run's network and what learns beside it come from, and where the network goes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 
 import torch
@@ -10,9 +10,13 @@ from torch import Tensor
 
 from icf_deploy.errors import UsageError, WorkError
 from icf_deploy.network.checkpoint import load_checkpoint, save_checkpoint
-from icf_deploy.network.network import ColorizationNetwork
+from icf_deploy.network.network import SIZE_MULTIPLE, ColorizationNetwork
 from icf_deploy.network.presets import EDGE_PRESET, build, pretrained_backbone
-from icf_deploy.training.config import DEFAULT_PRESET, TrainConfig
+from icf_deploy.training.adversarial_loss import AdversarialLoss
+from icf_deploy.training.class_loss import ClassLoss
+from icf_deploy.training.config import ADVERSARIAL_LOSS, CLASS_LOSS, DEFAULT_PRESET, TrainConfig
+from icf_deploy.training.learnt_loss import LearntLoss
+from icf_deploy.training.photos import Photo
 
 
 def initial_network(config: TrainConfig) -> ColorizationNetwork:
@@ -34,6 +38,24 @@ def initial_network(config: TrainConfig) -> ColorizationNetwork:
             f"--gain {config.gain}: only {EDGE_PRESET} can fold it into its weights; leave it out for {network.preset}"
         )
     return network
+
+
+def initial_learnt_loss(
+    config: TrainConfig, network: ColorizationNetwork, photos: Sequence[Photo], device: torch.device
+) -> LearntLoss | None:
+    """What learns beside `network`, which is on `device`; None where the loss has no parts of its own."""
+    if config.loss == CLASS_LOSS:
+        return ClassLoss(_feature_channels(network, device), photos, config, device)
+    return AdversarialLoss(config, device) if config.loss == ADVERSARIAL_LOSS else None
+
+
+@torch.no_grad()
+def _feature_channels(network: ColorizationNetwork, device: torch.device) -> int:
+    """Channels of the features that the palette is applied to; asked of the network, as each family names them otherwise."""
+    training = network.training
+    features, _ = network.eval().features(torch.zeros(1, 1, SIZE_MULTIPLE, SIZE_MULTIPLE, device=device))
+    network.train(training)
+    return int(features.shape[1])
 
 
 def save_network(

@@ -36,6 +36,7 @@ class RunState:
     seconds: float = 0.0  # spent in training so far
     start: str = ""  # digest of the checkpoint that --qat compares with; "" for other runs
     best: dict[str, Any] | None = None  # of the best validation so far: step, score, averaged weights
+    learnt: dict[str, Any] = field(default_factory=dict)  # of a loss that learns: its parts and their optimiser; else empty
 
 
 def state_path(output: Path) -> Path:

@@ -26,12 +26,20 @@ from icf_deploy.training.color import pair_of_batch
 from icf_deploy.training.config import FLOAT_LOSS, TrainConfig
 from icf_deploy.training.crops import TEACHER_AUGMENTATION, Augmentation, Batch, CropSource
 from icf_deploy.training.fast_backward import FastBackward
+from icf_deploy.training.learnt_loss import Painted
 from icf_deploy.training.losses import Truth, loss_of_name
 from icf_deploy.training.machine import caught_signals, usable_device
-from icf_deploy.training.optimisation import AveragedNetwork, learning_rate_factor, optimizer_for, set_learning_rate
+from icf_deploy.training.optimisation import (
+    AveragedNetwork,
+    learning_rate_factor,
+    optimizer_for,
+    set_learning_rate,
+    warmup_steps,
+)
+from icf_deploy.training.pace import Pace
 from icf_deploy.training.photos import PhotoSet, Split
 from icf_deploy.training.qat import QatRun
-from icf_deploy.training.start import initial_network, save_network
+from icf_deploy.training.start import initial_learnt_loss, initial_network, save_network
 from icf_deploy.training.state import Record, RunState, save_state, state_path
 from icf_deploy.training.validation import GAINS, Point, ValidationSet, score, validate
 
@@ -82,11 +90,17 @@ class Trainer:
         self._network: ColorizationNetwork = network.to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._averaged = AveragedNetwork(self._network, config.ema)
         self._optimizer = optimizer_for(self._network, config)
+        self._learnt = initial_learnt_loss(config, self._network, split.train, self._device)
         self.total = 0
         self.step = 0
         self._history: list[Record] = []
         self._seconds = 0.0
         self._best: dict[str, Any] | None = None
+
+    @property
+    def last(self) -> int:
+        """The step that the run ends with: `total`, over which learning rates fall, or before it."""
+        return min(self.total, self._config.stop_at or self.total)
 
     def restore(self, state: RunState) -> None:
         """Take over a saved state; raise ArtefactError where it belongs to another computation."""
@@ -103,6 +117,8 @@ class Trainer:
         self._network.load_state_dict(state.network)
         self._averaged.network.load_state_dict(state.averaged)
         self._optimizer.load_state_dict(state.optimizer)
+        if self._learnt is not None:
+            self._learnt.restore(state.learnt)
         self.total, self.step, self._history, self._seconds = state.total, state.step, state.history, state.seconds
         # Scores of other photos cannot be compared: --validation-photos may change.
         same = bool(state.history) and state.history[-1]["photos"] == len(self._validation.rgb)
@@ -111,11 +127,11 @@ class Trainer:
     def run(self, progress: Callable[[Progress], None] | None, writer: SummaryWriter | None) -> None:
         """Do the remaining steps, validating and saving the state on the way and at the end."""
         config = self._config
-        mean, pace = math.nan, _Pace(config.batch)
+        mean, pace = math.nan, Pace(config.batch)
         latest: Point | None = None
         if self._qat is not None and self.step == 0:
             self._validate(mean, writer)  # rounding as export does it, which the run has to beat
-        batches = self._crops.batches(self.step, self.total)
+        batches = self._crops.batches(self.step, self.last)
         with caught_signals() as stopped:
             try:
                 for batch in batches:
@@ -127,44 +143,51 @@ class Trainer:
                     if writer:
                         writer.add_scalar("train/loss", loss, self.step)
                         writer.add_scalar("train/crops_per_second", pace.crops_per_second, self.step)
-                    if self.step % config.validate_every == 0 or self.step == self.total:
+                    if self.step % config.validate_every == 0 or self.step == self.last:
                         latest = self._validate(mean, writer)
                         self.save()
                         pace.pause()
                     if progress:
-                        left = pace.seconds_per_step * (self.total - self.step)
-                        progress(Progress(self.step, self.total, mean, pace.crops_per_second, left, latest))
-                    if stopped.is_set() and self.step < self.total:
+                        left = pace.seconds_per_step * (self.last - self.step)
+                        progress(Progress(self.step, self.last, mean, pace.crops_per_second, left, latest))
+                    if stopped.is_set() and self.step < self.last:
                         self.save()
                         raise TrainingInterrupted(
-                            f"stopped after step {self.step} of {self.total}; {state_path(config.output)} is saved: "
+                            f"stopped after step {self.step} of {self.last}; {state_path(config.output)} is saved: "
                             "give the same command with --resume to go on"
                         )
             finally:
                 batches.close()
+        if not self._history or self._history[-1]["step"] != self.step:
+            self._validate(mean, writer)  # resumed where it now ends
 
     def advance(self, batch: Batch) -> float:
         """Do one step on `batch` and return its loss."""
         config = self._config
         torch.manual_seed(_step_seed(config.seed, self.step))
-        set_learning_rate(self._optimizer, learning_rate_factor(self.step, self.total, config.warmup))
+        rate = learning_rate_factor(self.step, self.total, config.warmup)
+        set_learning_rate(self._optimizer, rate)
         pair = pair_of_batch(batch, self._device)
         truth = Truth(F.avg_pool2d(pair.l, self._network.stride), F.avg_pool2d(pair.ab, self._network.stride))
         if self._qat is not None and config.loss == FLOAT_LOSS:
             truth = Truth(truth.l, self._qat.float_ab(pair.gray))
         gray = pair.gray.contiguous(memory_format=torch.channels_last)
-        loss = self._loss(self._ab(gray), truth, config)
+        painted = self._painted(gray)
+        loss = self._loss(painted.ab, truth, config)
+        if self._learnt is not None:
+            loss = loss + self._learnt.term(painted, truth, warmed_up=self.step >= warmup_steps(self.total, config.warmup))
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self._network.parameters(), config.clip)
         self._optimizer.step()
         self._network.constrain()
+        if self._learnt is not None:
+            self._learnt.learn(painted, truth, rate)
         self._averaged.update(self.step)
         self.step += 1
         return float(loss.detach())
 
-    def _ab(self, gray: Tensor) -> Tensor:
-        """The network's ab in float32, [N,2,h,w]."""
+    def _painted(self, gray: Tensor) -> Painted:
         network = self._network
         faster = FastBackward() if self._device.type == "cpu" else nullcontext()
         half = torch.autocast(self._device.type, torch.bfloat16, enabled=self._config.precision == "bf16")
@@ -175,7 +198,7 @@ class Trainer:
             palette = network.palette(tuple(level.float() for level in levels))
             with half:
                 ab = network.paint(palette, features, gray)
-        return ab.float()
+        return Painted(ab.float(), features.float())
 
     def save(self) -> None:
         """Write the state file."""
@@ -191,6 +214,7 @@ class Trainer:
             seconds=self._seconds,
             start=self._qat.start if self._qat is not None else "",
             best=self._best,
+            learnt=self._learnt.state() if self._learnt is not None else {},
         )
         save_state(state, state_path(self._config.output))
 
@@ -204,7 +228,7 @@ class Trainer:
             kept = next(record for record in self._history if record["step"] == self._best["step"])
         extra: Mapping[str, Tensor] = {}
         metadata = {
-            "training": json.dumps({**config.computation(), "steps": self.total, "kept": kept["step"]}),
+            "training": json.dumps({**config.computation(), "steps": self.total, "stopped": self.step, "kept": kept["step"]}),
             "photos": json.dumps({"train": len(split.train), "holdout": list(split.holdout), "sha256": self._photos}),
             "validation": json.dumps({k: kept[k] for k in ("photos", "protocol", "curve")}),
             "gain": f"{config.gain} (folded into the weights; the gains of the validation curve are before it)",
@@ -262,31 +286,6 @@ class Trainer:
             writer.add_scalar("validation/db_over_gray", point.db_over_gray, self.step)
             writer.add_scalar("validation/colourfulness", point.colourfulness, self.step)
         return point
-
-
-class _Pace:
-    """Seconds per step, as a running mean that skips validations."""
-
-    def __init__(self, batch: int) -> None:
-        self._batch = batch
-        self._last = time.perf_counter()
-        self.seconds_per_step = 0.0
-
-    def tick(self) -> float:
-        """Return the seconds since the last step ended."""
-        now = time.perf_counter()
-        spent, self._last = now - self._last, now
-        memory = LOSS_MEMORY if self.seconds_per_step else 0.0
-        self.seconds_per_step = memory * self.seconds_per_step + (1 - memory) * spent
-        return spent
-
-    def pause(self) -> None:
-        """Leave what happened since the last step out."""
-        self._last = time.perf_counter()
-
-    @property
-    def crops_per_second(self) -> float:
-        return self._batch / self.seconds_per_step if self.seconds_per_step else 0.0
 
 
 def _step_seed(seed: int, step: int) -> int:

@@ -71,6 +71,20 @@ def test_a_run_that_was_stopped_and_resumed_ends_with_the_same_bits(
     assert not state_path(parts.output).exists()
 
 
+def test_a_run_that_ends_early_has_the_learning_rates_of_the_long_one(config: TrainConfig, tmp_path: Path) -> None:
+    parts = replace(config, output=tmp_path / "parts.safetensors")
+    with pytest.raises(TrainingInterrupted):
+        train(parts, progress=stop_after(3, signal.SIGINT))
+    early = train(replace(config, stop_at=3, keep="last"))
+    averaged = load_state(state_path(parts.output)).averaged
+    assert same(weights(early), {name: averaged[name] for name in weights(early)})
+    assert not state_path(early).exists()
+    with pytest.raises(UsageError, match=r"--stop-at 2: the run is at step 3 already"):
+        train(replace(parts, steps=None, resume=True, stop_at=2))
+    ended = train(replace(parts, steps=None, resume=True, stop_at=3, keep="last"))  # what was interrupted may end where it is
+    assert same(weights(ended), weights(early))
+
+
 def test_signal_handlers_threads_and_seed_are_put_back(config: TrainConfig) -> None:
     def surroundings() -> tuple[object, int, int]:
         return signal.getsignal(signal.SIGTERM), torch.get_num_threads(), torch.initial_seed()

@@ -28,6 +28,16 @@ def test_a_state_comes_back_as_it_was(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [tmp_path / "run.training.pt"]
 
 
+def test_a_state_from_before_losses_could_learn_is_still_read(tmp_path: Path) -> None:
+    path = tmp_path / "run.training.pt"
+    save_state(state(), path)
+    stored = torch.load(path, weights_only=True)
+    del stored["learnt"]
+    torch.save(stored, path)
+    assert load_state(path).learnt == {}
+    assert load_state(path).step == 3
+
+
 def test_it_stands_beside_the_output() -> None:
     assert state_path(Path("a/edge.safetensors")) == Path("a/edge.training.pt")
 
